@@ -1,0 +1,3 @@
+//! Cloud management suite.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! All edge roles in one process, and their supervisor.

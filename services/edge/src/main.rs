@@ -1,0 +1,3 @@
+//! All edge roles in one process, and their supervisor.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Reconciler of an edge node.

@@ -1,0 +1,3 @@
+//! Reconciler of an edge node.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Function proxy: HTTP and gRPC in, registered runtimes out.

@@ -1,0 +1,3 @@
+//! Function proxy: HTTP and gRPC in, registered runtimes out.
+
+fn main() {}

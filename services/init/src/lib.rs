@@ -1,0 +1,1 @@
+//! Activates an edge node and hands its identity to sync.

@@ -1,0 +1,3 @@
+//! Activates an edge node and hands its identity to sync.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Service shell: configuration, telemetry, readiness, tasks, shutdown, TLS, admin port.

@@ -1,0 +1,1 @@
+//! Pure domain model of Baetyl: names, resources, desire, report, planning.

@@ -1,0 +1,3 @@
+//! Process supervisor of native mode.
+
+fn main() {}

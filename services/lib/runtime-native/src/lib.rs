@@ -1,0 +1,1 @@
+//! Process supervisor of native mode.

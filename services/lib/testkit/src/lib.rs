@@ -1,0 +1,1 @@
+//! Hand-written fakes, clocks, identities and waiting helpers for tests.

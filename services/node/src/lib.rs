@@ -1,0 +1,1 @@
+//! Owner of the node shadow: desire ledger, properties, node information.

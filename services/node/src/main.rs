@@ -1,0 +1,3 @@
+//! Owner of the node shadow: desire ledger, properties, node information.
+
+fn main() {}

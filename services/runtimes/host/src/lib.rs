@@ -1,0 +1,1 @@
+//! What function runtimes for interpreted languages share.

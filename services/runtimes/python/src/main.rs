@@ -1,0 +1,3 @@
+//! Python function runtime.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The link of an edge node to its cloud and the content store.

@@ -1,0 +1,3 @@
+//! The link of an edge node to its cloud and the content store.
+
+fn main() {}

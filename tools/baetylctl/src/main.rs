@@ -1,0 +1,3 @@
+//! Command line of the cloud management suite.
+
+fn main() {}

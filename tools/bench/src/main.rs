@@ -1,0 +1,3 @@
+//! Measures speed and size of the workspace programs.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Node simulator and load generator.
+
+fn main() {}
