@@ -74,7 +74,10 @@ impl FromStr for Role {
     type Err = UnknownRole;
 
     fn from_str(word: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|role| role.as_str() == word).ok_or_else(|| UnknownRole(word.to_owned()))
+        Self::ALL
+            .into_iter()
+            .find(|role| role.as_str() == word)
+            .ok_or_else(|| UnknownRole(word.to_owned()))
     }
 }
 
@@ -82,17 +85,38 @@ use Role::{Admin, Anyone, App, Device, Engine, Init, Node, Proxy, Sync};
 
 /// `(path of the method, roles that may call it)`, sorted by path.
 pub const TABLE: &[(&str, &[Role])] = &[
-    ("/baetyl.activation.v1.ActivationService/Activate", &[Anyone]),
+    (
+        "/baetyl.activation.v1.ActivationService/Activate",
+        &[Anyone],
+    ),
     ("/baetyl.engine.v1.EngineService/Describe", &[Sync, Admin]),
-    ("/baetyl.engine.v1.EngineService/EnsureRunning", &[Proxy, Admin]),
-    ("/baetyl.engine.v1.EngineService/GetApp", &[Sync, Proxy, Admin]),
+    (
+        "/baetyl.engine.v1.EngineService/EnsureRunning",
+        &[Proxy, Admin],
+    ),
+    (
+        "/baetyl.engine.v1.EngineService/GetApp",
+        &[Sync, Proxy, Admin],
+    ),
     ("/baetyl.engine.v1.EngineService/ListApps", &[Sync, Admin]),
     ("/baetyl.engine.v1.EngineService/RestartApp", &[Sync, Admin]),
-    ("/baetyl.engine.v1.EngineService/WatchEndpoints", &[Proxy, Admin]),
+    (
+        "/baetyl.engine.v1.EngineService/WatchEndpoints",
+        &[Proxy, Admin],
+    ),
     ("/baetyl.engine.v1.EngineService/WatchLogs", &[Sync, Admin]),
-    ("/baetyl.function.v1.FunctionService/Invoke", &[App, Sync, Admin]),
-    ("/baetyl.function.v1.FunctionService/InvokeStream", &[App, Sync, Admin]),
-    ("/baetyl.function.v1.FunctionService/ListFunctions", &[App, Sync, Admin]),
+    (
+        "/baetyl.function.v1.FunctionService/Invoke",
+        &[App, Sync, Admin],
+    ),
+    (
+        "/baetyl.function.v1.FunctionService/InvokeStream",
+        &[App, Sync, Admin],
+    ),
+    (
+        "/baetyl.function.v1.FunctionService/ListFunctions",
+        &[App, Sync, Admin],
+    ),
     ("/baetyl.function.v1.RuntimeService/Register", &[App]),
     ("/baetyl.link.v1.LinkService/Connect", &[Device]),
     ("/baetyl.link.v1.LinkService/FetchObject", &[Device]),
@@ -101,24 +125,45 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/baetyl.link.v1.LinkService/Tunnel", &[Device]),
     ("/baetyl.node.v1.LocalService/GetNodeInfo", &[App, Admin]),
     ("/baetyl.node.v1.LocalService/GetProperties", &[App, Admin]),
-    ("/baetyl.node.v1.LocalService/UpdateProperties", &[App, Admin]),
-    ("/baetyl.node.v1.LocalService/WatchProperties", &[App, Admin]),
+    (
+        "/baetyl.node.v1.LocalService/UpdateProperties",
+        &[App, Admin],
+    ),
+    (
+        "/baetyl.node.v1.LocalService/WatchProperties",
+        &[App, Admin],
+    ),
     ("/baetyl.node.v1.NodeService/AcceptDesire", &[Sync]),
-    ("/baetyl.node.v1.NodeService/GetShadow", &[Init, Sync, Engine, Admin]),
+    (
+        "/baetyl.node.v1.NodeService/GetShadow",
+        &[Init, Sync, Engine, Admin],
+    ),
     ("/baetyl.node.v1.NodeService/PutReport", &[Engine]),
     ("/baetyl.node.v1.NodeService/SetIdentity", &[Sync]),
     ("/baetyl.node.v1.NodeService/TrustAppKey", &[Engine]),
-    ("/baetyl.node.v1.NodeService/WatchDesire", &[Sync, Engine, Admin]),
+    (
+        "/baetyl.node.v1.NodeService/WatchDesire",
+        &[Sync, Engine, Admin],
+    ),
     ("/baetyl.node.v1.NodeService/WatchReport", &[Sync, Admin]),
-    ("/baetyl.sync.v1.SyncService/GetIdentity", &[Init, Engine, Admin]),
-    ("/baetyl.sync.v1.SyncService/GetLinkState", &[Init, Engine, Admin]),
+    (
+        "/baetyl.sync.v1.SyncService/GetIdentity",
+        &[Init, Engine, Admin],
+    ),
+    (
+        "/baetyl.sync.v1.SyncService/GetLinkState",
+        &[Init, Engine, Admin],
+    ),
     ("/baetyl.sync.v1.SyncService/InstallIdentity", &[Init]),
     ("/baetyl.sync.v1.SyncService/OpenObject", &[Engine]),
     ("/baetyl.sync.v1.SyncService/PutEvent", &[Init, Engine]),
     ("/baetyl.sync.v1.SyncService/ReadResource", &[Engine]),
     ("/baetyl.sync.v1.SyncService/SetPins", &[Engine]),
     ("/baetyl.sync.v1.SyncService/Stage", &[Init, Engine]),
-    ("/baetyl.sync.v1.SyncService/WatchLinkState", &[Init, Engine, Admin]),
+    (
+        "/baetyl.sync.v1.SyncService/WatchLinkState",
+        &[Init, Engine, Admin],
+    ),
     ("/faas.Function/Call", &[App, Admin]),
 ];
 
@@ -144,7 +189,12 @@ mod tests {
         for file in set.file {
             for service in &file.service {
                 for method in &service.method {
-                    methods.insert(format!("/{}.{}/{}", file.package(), service.name(), method.name()));
+                    methods.insert(format!(
+                        "/{}.{}/{}",
+                        file.package(),
+                        service.name(),
+                        method.name()
+                    ));
                 }
             }
         }
@@ -166,7 +216,11 @@ mod tests {
     fn a_role_may_call_exactly_what_its_row_says() {
         for (path, allowed) in TABLE {
             for role in Role::ALL {
-                assert_eq!(may_call(role, path), allowed.contains(&role), "{role} {path}");
+                assert_eq!(
+                    may_call(role, path),
+                    allowed.contains(&role),
+                    "{role} {path}"
+                );
             }
         }
         for role in Role::ALL {

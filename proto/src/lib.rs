@@ -59,6 +59,7 @@ pub mod faas {
 pub mod callers;
 
 pub use baetyl::{
-    activation::v1 as activation, engine::v1 as engine, function::v1 as function, link::v1 as link, meta::v1 as meta,
-    node::v1 as node, resource::v1 as resource, shadow::v1 as shadow, sync::v1 as sync,
+    activation::v1 as activation, engine::v1 as engine, function::v1 as function, link::v1 as link,
+    meta::v1 as meta, node::v1 as node, resource::v1 as resource, shadow::v1 as shadow,
+    sync::v1 as sync,
 };

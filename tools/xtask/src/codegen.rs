@@ -71,7 +71,11 @@ fn generate() -> Result<BTreeMap<String, Vec<u8>>> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(&dir)? {
         let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         if name.starts_with("baetyl.") || name == "faas.rs" {
             files.insert(name, fs::read(&path)?);
         }
@@ -99,7 +103,9 @@ fn compare(out: &Path, fresh: &BTreeMap<String, Vec<u8>>) -> Result<()> {
         }
     }
     if !differing.is_empty() {
-        bail!("proto/src/generated is not what the contracts say: {differing:?}; run `cargo xtask codegen` and commit");
+        bail!(
+            "proto/src/generated is not what the contracts say: {differing:?}; run `cargo xtask codegen` and commit"
+        );
     }
     println!("generated code matches the contracts");
     Ok(())

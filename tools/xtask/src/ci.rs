@@ -1,0 +1,167 @@
+//! What continuous integration does, stage by stage, with the minutes each took.
+
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{codegen, contracts, root, tidy};
+
+/// Cargo features that test builds have: the clock can be shifted from outside.
+pub(crate) const TEST_FEATURES: &str = "baetyl-kit/test-clock";
+
+/// Runs one program in the root of the workspace and fails when it fails.
+///
+/// # Errors
+/// When it cannot be started or ends with another code than 0.
+pub(crate) fn sh(program: &str, args: &[&str], env: &[(&str, &str)]) -> Result<()> {
+    println!("$ {program} {}", args.join(" "));
+    let status = Command::new(program)
+        .args(args)
+        .envs(env.iter().copied())
+        .current_dir(root())
+        .status()
+        .with_context(|| format!("cannot start {program}"))?;
+    if !status.success() {
+        bail!("`{program} {}` failed: {status}", args.join(" "));
+    }
+    Ok(())
+}
+
+/// Runs every stage in order and prints a table of the minutes.
+///
+/// # Errors
+/// At the first stage that fails; the table is printed all the same.
+pub(crate) fn run() -> Result<()> {
+    let stages: &[(&str, fn() -> Result<()>)] = &[
+        ("install", install),
+        ("format", || sh("cargo", &["fmt", "--all", "--check"], &[])),
+        ("codegen", || codegen::run(true)),
+        ("contracts", || contracts::run(false)),
+        ("tidy", tidy::run),
+        ("clippy", clippy),
+        ("test", || test(true)),
+        ("demo", || crate::demo(true)),
+    ];
+    let mut rows = Vec::new();
+    let mut outcome = Ok(());
+    for (name, stage) in stages {
+        println!("\n=== {name}");
+        let start = Instant::now();
+        let result = stage().with_context(|| format!("stage {name}"));
+        rows.push((*name, start.elapsed().as_secs_f64() / 60.0, result.is_ok()));
+        if result.is_err() {
+            outcome = result;
+            break;
+        }
+    }
+    println!("\nstage        minutes");
+    for (name, minutes, ok) in &rows {
+        println!(
+            "{name:<12} {minutes:>7.1} {}",
+            if *ok { "" } else { "FAILED" }
+        );
+    }
+    println!(
+        "{:<12} {:>7.1}",
+        "all",
+        rows.iter().map(|row| row.1).sum::<f64>()
+    );
+    outcome
+}
+
+/// Installs what tests need beyond Rust and Python; on a user's machine nobody calls this.
+fn install() -> Result<()> {
+    let has = |program: &str| Command::new(program).arg("--version").output().is_ok();
+    if !std::path::Path::new("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1").exists()
+        && Command::new("faketime").arg("--version").output().is_err()
+    {
+        sh("apt-get", &["update", "-q"], &[])?;
+        sh(
+            "apt-get",
+            &[
+                "install",
+                "-y",
+                "-q",
+                "--no-install-recommends",
+                "faketime",
+                "libfaketime",
+            ],
+            &[],
+        )?;
+    }
+    if !has("grpcurl") && !crate::grpcurl().exists() {
+        let bin = root().join("target/tools");
+        std::fs::create_dir_all(&bin)?;
+        let bin = bin.canonicalize()?;
+        sh(
+            "go",
+            &[
+                "install",
+                "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3",
+            ],
+            &[("GOBIN", &bin.to_string_lossy()), ("GOFLAGS", "-mod=mod")],
+        )?;
+    }
+    Ok(())
+}
+
+fn clippy() -> Result<()> {
+    sh(
+        "cargo",
+        &[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--features",
+            TEST_FEATURES,
+            "--locked",
+            "--",
+            "-D",
+            "warnings",
+        ],
+        &[],
+    )
+}
+
+/// Builds all programs, then runs all tests. In CI a test that would skip itself fails.
+///
+/// # Errors
+/// When something does not build or a test fails.
+pub(crate) fn test(in_ci: bool) -> Result<()> {
+    build_programs()?;
+    let mut env = Vec::new();
+    if in_ci {
+        env.push(("BAETYL_TEST_NO_SKIP", "1"));
+    }
+    sh(
+        "cargo",
+        &[
+            "test",
+            "--workspace",
+            "--features",
+            TEST_FEATURES,
+            "--locked",
+        ],
+        &env,
+    )
+}
+
+/// Builds every program of the workspace for tests and demo.
+///
+/// # Errors
+/// When something does not build.
+pub(crate) fn build_programs() -> Result<()> {
+    sh(
+        "cargo",
+        &[
+            "build",
+            "--workspace",
+            "--bins",
+            "--features",
+            TEST_FEATURES,
+            "--locked",
+        ],
+        &[],
+    )
+}
