@@ -1,1 +1,31 @@
-//! Pure domain model of Baetyl: names, resources, desire, report, planning.
+//! Pure domain model of Baetyl: what things are called, what is wished, what is seen, and what follows from that.
+//!
+//! Nothing here does I/O, reads a clock or draws a random number: time and randomness are arguments, so every rule can
+//! be tested as a plain function. Services own the shells around it.
+//!
+//! Read in this order: [`name`] and [`digest`] (identifiers, parsed once at the border), [`resource`] (what an operator
+//! writes, in Baetyl v2's field names), [`desire`] (what travels down, and which one is accepted), `plan` (desire and
+//! observation to ordered steps), `update` (one application's way from one version to the next), `rollup` and
+//! [`report`] (what travels up), `link` (the protocol between an edge and its cloud), `trust` (time and
+//! certificates).
+
+pub mod base64;
+pub mod desire;
+pub mod digest;
+pub mod labels;
+pub mod merge;
+pub mod name;
+pub mod report;
+pub mod resource;
+pub mod strict;
+
+pub use desire::{
+    Accept, AppRef, Desire, DesiredApp, Header, ObjectRef, Refusal, ResourceRef, accept_desire,
+};
+pub use digest::Digest;
+pub use name::{
+    AppName, ConfigKey, Epoch, Generation, Kind, NameError, Namespace, NodeName, NodeUid,
+    ResourceName, Revision, ServiceName, Version,
+};
+pub use report::{AppStatus, InstanceStatus, NodeStats, NodeStatus};
+pub use resource::{Application, Configuration, Secret};
