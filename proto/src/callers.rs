@@ -81,7 +81,7 @@ impl FromStr for Role {
     }
 }
 
-use Role::{Admin, Anyone, App, Device, Engine, Init, Node, Proxy, Sync};
+use Role::{Admin, Anyone, App, Device, Engine, Init, Proxy, Sync};
 
 /// `(path of the method, roles that may call it)`, sorted by path.
 pub const TABLE: &[(&str, &[Role])] = &[

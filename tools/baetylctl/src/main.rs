@@ -1,3 +1,36 @@
-//! Command line of the cloud management suite.
+//! Command line of the cloud management suite: `baetylctl help`.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line program talks to its user"
+)]
 
-fn main() {}
+mod apply;
+mod cli;
+mod client;
+mod context;
+mod invoke;
+mod output;
+mod resources;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("baetylctl: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(cli::run()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("baetylctl: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
