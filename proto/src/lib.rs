@@ -57,6 +57,9 @@ pub mod faas {
 }
 
 pub mod callers;
+pub mod convert;
+pub mod digest;
+pub mod sign;
 
 pub use baetyl::{
     activation::v1 as activation, engine::v1 as engine, function::v1 as function, link::v1 as link,

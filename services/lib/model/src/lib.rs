@@ -19,6 +19,9 @@ pub mod report;
 pub mod resource;
 pub mod strict;
 
+/// The time types of the whole workspace.
+pub use jiff;
+
 pub use desire::{
     Accept, AppRef, Desire, DesiredApp, Header, ObjectRef, Refusal, ResourceRef, accept_desire,
 };
