@@ -1,1 +1,8 @@
-//! Cloud management suite.
+//! Cloud management suite: what operators wish for their nodes, kept, derived, signed, delivered, and what the nodes say.
+//!
+//! Start at [`store`] (the one database: every change takes the next revision of its namespace), then `rest` (how
+//! operators write), `desire` (what a node shall run at a revision), `link` (how it gets there).
+
+pub mod pki;
+pub mod seal;
+pub mod store;
