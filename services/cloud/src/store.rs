@@ -26,7 +26,7 @@ pub mod nodes;
 pub mod objects;
 mod open;
 pub mod resources;
-mod row;
+pub(crate) mod row;
 mod snapshot;
 pub mod tokens;
 mod tx;
@@ -35,6 +35,7 @@ mod tx;
 mod tests;
 
 pub use changes::{By, Change, ChangeRow, Subject, Verb};
+pub(crate) use error::Doing;
 pub use error::{OpenError, StoreError};
 pub use nodes::{DesiredProperty, NodeRow, NodeSpec, Tombstone};
 pub use objects::{ConfigObject, ObjectRow};

@@ -84,7 +84,7 @@ pub enum StoreError {
 }
 
 /// Says what a statement was for when it fails.
-pub(super) trait Doing<T> {
+pub(crate) trait Doing<T> {
     fn doing(self, doing: &'static str) -> Result<T, StoreError>;
 }
 

@@ -12,14 +12,14 @@ use sqlx::sqlite::SqliteRow;
 use super::StoreError;
 
 /// Labels or annotations.
-pub(super) type Labels = BTreeMap<String, String>;
+pub(crate) type Labels = BTreeMap<String, String>;
 
 fn bad(what: &'static str, reason: impl std::fmt::Display) -> StoreError {
     StoreError::Row { what, reason: reason.to_string() }
 }
 
 /// A text column parsed into one of the model's types.
-pub(super) fn parsed<T: FromStr>(row: &SqliteRow, column: &'static str) -> Result<T, StoreError>
+pub(crate) fn parsed<T: FromStr>(row: &SqliteRow, column: &'static str) -> Result<T, StoreError>
 where
     T::Err: std::fmt::Display,
 {
@@ -27,12 +27,12 @@ where
 }
 
 /// A text column.
-pub(super) fn text<'r>(row: &'r SqliteRow, column: &'static str) -> Result<&'r str, StoreError> {
+pub(crate) fn text<'r>(row: &'r SqliteRow, column: &'static str) -> Result<&'r str, StoreError> {
     row.try_get(column).map_err(|error| bad(column, error))
 }
 
 /// An optional text column parsed into one of the model's types.
-pub(super) fn optional<T: FromStr>(row: &SqliteRow, column: &'static str) -> Result<Option<T>, StoreError>
+pub(crate) fn optional<T: FromStr>(row: &SqliteRow, column: &'static str) -> Result<Option<T>, StoreError>
 where
     T::Err: std::fmt::Display,
 {
@@ -41,37 +41,37 @@ where
 }
 
 /// A text column that holds JSON.
-pub(super) fn json<T: DeserializeOwned>(row: &SqliteRow, column: &'static str) -> Result<T, StoreError> {
+pub(crate) fn json<T: DeserializeOwned>(row: &SqliteRow, column: &'static str) -> Result<T, StoreError> {
     serde_json::from_str(text(row, column)?).map_err(|error| bad(column, error))
 }
 
 /// A count or size.
-pub(super) fn number(row: &SqliteRow, column: &'static str) -> Result<u64, StoreError> {
+pub(crate) fn number(row: &SqliteRow, column: &'static str) -> Result<u64, StoreError> {
     let value: i64 = row.try_get(column).map_err(|error| bad(column, error))?;
     u64::try_from(value).map_err(|error| bad(column, error))
 }
 
 /// A revision.
-pub(super) fn revision(row: &SqliteRow, column: &'static str) -> Result<Revision, StoreError> {
+pub(crate) fn revision(row: &SqliteRow, column: &'static str) -> Result<Revision, StoreError> {
     number(row, column).map(Revision)
 }
 
 /// A truth value.
-pub(super) fn flag(row: &SqliteRow, column: &'static str) -> Result<bool, StoreError> {
+pub(crate) fn flag(row: &SqliteRow, column: &'static str) -> Result<bool, StoreError> {
     number(row, column).map(|value| value != 0)
 }
 
 /// Bytes.
-pub(super) fn blob<'r>(row: &'r SqliteRow, column: &'static str) -> Result<&'r [u8], StoreError> {
+pub(crate) fn blob<'r>(row: &'r SqliteRow, column: &'static str) -> Result<&'r [u8], StoreError> {
     row.try_get(column).map_err(|error| bad(column, error))
 }
 
 /// SQLite's integers are signed; no counter here reaches 2^63.
-pub(super) fn signed(value: u64) -> i64 {
+pub(crate) fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 /// JSON text of a value.
-pub(super) fn to_json<T: Serialize>(what: &'static str, value: &T) -> Result<String, StoreError> {
+pub(crate) fn to_json<T: Serialize>(what: &'static str, value: &T) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|error| bad(what, error))
 }
