@@ -8,22 +8,27 @@
 pub mod application;
 pub mod configuration;
 pub mod probe;
+pub mod quantity;
 pub mod secret;
 pub mod service;
 pub mod time;
-// pub mod validate;
-// pub mod view;
+pub mod validate;
+pub mod view;
 pub mod volume;
 
 pub use application::{Application, AutoScale, JobConfig, Metric, MetricResource};
 pub use configuration::{ConfigItem, Configuration, ConfigurationView, ObjectItem};
 pub use probe::{ExecAction, GrpcAction, HttpGetAction, HttpHeader, Port, Probe, TcpSocketAction};
+pub use quantity::Quantity;
 pub use secret::{Certificate, Registry, Secret, SecretBytes, SecretKind, SecretView};
 pub use service::{
     ContainerPort, Device, EnvVar, Function, FunctionConfig, Resources, Security, Service,
     VolumeMount,
 };
-// pub use validate::{FieldError, Rules, validate_application, validate_configuration, validate_secret};
+pub use validate::{
+    FieldError, Rules, validate_application, validate_certificate, validate_configuration,
+    validate_registry, validate_secret,
+};
 pub use volume::{EmptyDir, HostPath, NamedRef, Reference, RegistryRef, Volume, VolumeSource};
 
 /// Labels and annotations with a meaning of their own.
