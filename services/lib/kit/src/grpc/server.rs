@@ -1,0 +1,169 @@
+//! The server shell.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use http::Request;
+use tonic::Status;
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use tonic_health::pb::health_server::HealthServer;
+use tower::Service;
+
+use super::call::{CallMetrics, Calls, around, register_codes};
+use super::health::ReadinessHealth;
+use super::{Authorize, reflection};
+use crate::kit::Kit;
+use crate::listen::{Listen, Listener, UnixAccess};
+use crate::serve::{self, ServeError, ServerTls};
+
+/// Collects services and then serves them as a required task.
+///
+/// Without [`authorize`](Self::authorize) every call except health and reflection is refused.
+pub struct Server {
+    kit: Kit,
+    name: String,
+    routes: Routes,
+    services: Vec<&'static str>,
+    authorize: Authorize,
+    descriptors: Option<&'static [u8]>,
+    access: UnixAccess,
+    tls: Option<ServerTls>,
+    http: Option<Router>,
+}
+
+impl Server {
+    /// A server without services. Its name is that of its task, of its address file
+    /// (`<data-dir>/run/<name>.addr`) and of the label `server` in metrics.
+    pub fn new(kit: &Kit, name: &str) -> Self {
+        Self {
+            kit: kit.clone(),
+            name: name.to_owned(),
+            routes: Routes::default(),
+            services: Vec::new(),
+            authorize: Arc::new(|_, _, _| {
+                Err(Status::permission_denied("nobody may call this server yet"))
+            }),
+            descriptors: None,
+            access: UnixAccess::Private,
+            tls: None,
+            http: None,
+        }
+    }
+
+    /// Adds a generated service.
+    #[must_use]
+    pub fn add_service<S>(mut self, service: S) -> Self
+    where
+        S: Service<Request<tonic::body::Body>, Error = Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Response: axum::response::IntoResponse,
+        S::Future: Send + 'static,
+    {
+        self.services.push(S::NAME);
+        self.routes = self.routes.add_service(service);
+        self
+    }
+
+    /// Who may call what.
+    #[must_use]
+    pub fn authorize(mut self, authorize: Authorize) -> Self {
+        self.authorize = authorize;
+        self
+    }
+
+    /// Serves reflection for this encoded `FileDescriptorSet`.
+    #[must_use]
+    pub fn reflection(mut self, descriptors: &'static [u8]) -> Self {
+        self.descriptors = Some(descriptors);
+        self
+    }
+
+    /// Opens a Unix socket to every user of this machine (mode 0666), for applications.
+    #[must_use]
+    pub fn open_to_apps(mut self) -> Self {
+        self.access = UnixAccess::Anyone;
+        self
+    }
+
+    /// Speaks TLS, fixed (`Arc<ServerConfig>`) or replaceable (`watch::Receiver<Arc<ServerConfig>>`).
+    #[must_use]
+    pub fn tls(mut self, tls: impl Into<ServerTls>) -> Self {
+        self.tls = Some(tls.into());
+        self
+    }
+
+    /// Answers what is not a path of one of the gRPC services with `router`, on the same port. The
+    /// authorisation function is not asked for these.
+    #[must_use]
+    pub fn http(mut self, router: Router) -> Self {
+        self.http = Some(router);
+        self
+    }
+
+    /// Binds and serves until shutdown. Returns where, with the real port.
+    ///
+    /// # Errors
+    /// When it cannot bind.
+    pub async fn serve(self, listen: &Listen) -> Result<Listen, ServeError> {
+        let listener = serve::bind(&self.name, listen, self.access).await?;
+        self.serve_on(listener)
+    }
+
+    /// As [`serve`](Self::serve), on a listener that is already bound.
+    ///
+    /// # Errors
+    /// When the address cannot be recorded.
+    pub fn serve_on(mut self, listener: Listener) -> Result<Listen, ServeError> {
+        let (kit, name, tls) = (self.kit.clone(), self.name.clone(), self.tls.take());
+        serve::http_on(&kit, &name, listener, tls, self.into_router())
+    }
+
+    /// The services with everything around them, for tests without a socket. Requests need a
+    /// [`Peer`](crate::listen::Peer) in their extensions.
+    pub fn into_router(self) -> Router {
+        let health = ReadinessHealth {
+            readiness: self.kit.readiness().clone(),
+            stopping: self.kit.shutdown().clone(),
+            services: self.services,
+        };
+        let metrics = CallMetrics::new(self.kit.metrics(), &self.name);
+        register_codes(&metrics);
+        let calls = Calls {
+            authorize: self.authorize,
+            token: self.kit.shutdown().clone(),
+            metrics,
+        };
+        let mut router = self
+            .routes
+            .add_service(HealthServer::new(health))
+            .into_axum_router();
+        if let Some(descriptors) = self.descriptors {
+            router = reflection::add(router, descriptors);
+        }
+        let layer = from_fn_with_state(calls, around);
+        match self.http {
+            None => router.layer(layer),
+            // Without the fallback, whose place the HTTP router takes.
+            Some(http) => router
+                .reset_fallback()
+                .route_layer(layer)
+                .fallback_service(http),
+        }
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server")
+            .field("name", &self.name)
+            .field("services", &self.services)
+            .finish_non_exhaustive()
+    }
+}
