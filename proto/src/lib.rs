@@ -60,6 +60,7 @@ pub mod callers;
 pub mod convert;
 pub mod digest;
 pub mod sign;
+pub mod token;
 
 pub use baetyl::{
     activation::v1 as activation, engine::v1 as engine, function::v1 as function, link::v1 as link,
