@@ -60,6 +60,8 @@
 //! ```
 
 pub mod config;
+mod proc;
+pub mod shim;
 pub mod spec;
 pub mod status;
 

@@ -1,3 +1,7 @@
-//! Process supervisor of native mode.
+//! The parent of one application instance; see [`baetyl_runtime_native::shim`].
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    baetyl_runtime_native::shim::main(std::env::args_os().skip(1))
+}
