@@ -193,7 +193,34 @@ pub struct DesiredApp {
     pub system: bool,
 }
 
+/// Identity of what an application consists of: its version, and the digests of its body and of everything it
+/// references. Two releases are the same when nothing that runs would differ.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Release {
+    /// Version of the application.
+    pub version: Version,
+    /// Sorted, each once.
+    pub digests: Vec<Digest>,
+}
+
+impl fmt::Display for Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.version.fmt(f)
+    }
+}
+
 impl DesiredApp {
+    /// What it consists of.
+    pub fn release(&self) -> Release {
+        let mut digests: Vec<_> = self.digests().collect();
+        digests.sort_unstable();
+        digests.dedup();
+        Release {
+            version: self.app.version.clone(),
+            digests,
+        }
+    }
+
     /// Everything whose body is needed: the application itself, then its configurations and secrets.
     pub fn references(&self) -> Vec<ResourceRef> {
         std::iter::once(ResourceRef::from(self.app.clone()))

@@ -4,8 +4,8 @@
 //! be tested as a plain function. Services own the shells around it.
 //!
 //! Read in this order: [`name`] and [`digest`] (identifiers, parsed once at the border), [`resource`] (what an operator
-//! writes, in Baetyl v2's field names), [`desire`] (what travels down, and which one is accepted), `plan` (desire and
-//! observation to ordered steps), `update` (one application's way from one version to the next), `rollup` and
+//! writes, in Baetyl v2's field names), [`desire`] (what travels down, and which one is accepted), [`mod@plan`] (desire and
+//! observation to ordered steps), [`update`] (one application's way from one version to the next), [`rollup`] and
 //! [`report`] (what travels up), `link` (the protocol between an edge and its cloud), `trust` (time and
 //! certificates).
 
@@ -15,9 +15,12 @@ pub mod digest;
 pub mod labels;
 pub mod merge;
 pub mod name;
+pub mod plan;
 pub mod report;
 pub mod resource;
+pub mod rollup;
 pub mod strict;
+pub mod update;
 
 /// The time types of the whole workspace.
 pub use jiff;
