@@ -12,14 +12,18 @@ const DEMO_YAML: &str = include_str!("../../docs/examples/demo/demo.yaml");
 #[must_use]
 pub fn demo_yaml() -> String {
     let quote = |text: &str| Value::from(text).to_string();
-    DEMO_YAML.replace("\"${web.py}\"", &quote(WEB_PY)).replace("\"${greet.py}\"", &quote(GREET_PY))
+    DEMO_YAML
+        .replace("\"${web.py}\"", &quote(WEB_PY))
+        .replace("\"${greet.py}\"", &quote(GREET_PY))
 }
 
 /// A configuration of plain keys.
 #[must_use]
 pub fn config(name: &str, data: &[(&str, &str)]) -> Value {
-    let items: Vec<Value> =
-        data.iter().map(|(key, value)| json!({"key": key, "value": {"type": "kv", "value": value}})).collect();
+    let items: Vec<Value> = data
+        .iter()
+        .map(|(key, value)| json!({"key": key, "value": {"type": "kv", "value": value}}))
+        .collect();
     json!({"name": name, "data": items})
 }
 

@@ -36,12 +36,22 @@ impl Edge {
     /// When the directory cannot be made.
     pub fn new(node: &str, dir: &Path, shape: Shape) -> Result<Self> {
         fs::create_dir_all(dir.join("logs"))?;
-        let prefix = if shape == Shape::One { "BAETYL_EDGE__FUNCTION_PROXY" } else { "BAETYL_FUNCTION_PROXY" };
+        let prefix = if shape == Shape::One {
+            "BAETYL_EDGE__FUNCTION_PROXY"
+        } else {
+            "BAETYL_FUNCTION_PROXY"
+        };
         let env = vec![
             (format!("{prefix}__HTTP__LISTEN"), "127.0.0.1:0".to_owned()),
             (format!("{prefix}__GRPC__LISTEN"), "127.0.0.1:0".to_owned()),
         ];
-        Ok(Self { node: node.to_owned(), dir: dir.to_path_buf(), shape, processes: BTreeMap::new(), env })
+        Ok(Self {
+            node: node.to_owned(),
+            dir: dir.to_path_buf(),
+            shape,
+            processes: BTreeMap::new(),
+            env,
+        })
     }
 
     /// Adds an environment variable for all programs started from now on.
@@ -81,7 +91,10 @@ impl Edge {
     /// # Errors
     /// When it does not run.
     pub fn kill_service(&mut self, service: &str) -> Result<()> {
-        self.processes.remove(service).with_context(|| format!("{service} does not run"))?.kill()
+        self.processes
+            .remove(service)
+            .with_context(|| format!("{service} does not run"))?
+            .kill()
     }
 
     /// `kill -9` of every service.
@@ -119,13 +132,19 @@ impl Edge {
 
     /// Names of services that ended by themselves.
     pub fn ended(&mut self) -> Vec<&'static str> {
-        self.processes.iter_mut().filter_map(|(name, process)| (!process.is_running()).then_some(*name)).collect()
+        self.processes
+            .iter_mut()
+            .filter_map(|(name, process)| (!process.is_running()).then_some(*name))
+            .collect()
     }
 
     /// Process ids of the services.
     #[must_use]
     pub fn pids(&self) -> BTreeMap<&'static str, u32> {
-        self.processes.iter().map(|(name, process)| (*name, process.pid())).collect()
+        self.processes
+            .iter()
+            .map(|(name, process)| (*name, process.pid()))
+            .collect()
     }
 
     /// The end of a service's log.
@@ -139,8 +158,13 @@ impl Edge {
     /// # Errors
     /// When the command fails.
     pub async fn activate(&self, rest: &Rest) -> Result<String> {
-        let answer = rest.get(&format!("/v1/nodes/{}/init?mode=native", self.node)).await?;
-        let command = answer["cmd"].as_str().context("no install command")?.to_owned();
+        let answer = rest
+            .get(&format!("/v1/nodes/{}/init?mode=native", self.node))
+            .await?;
+        let command = answer["cmd"]
+            .as_str()
+            .context("no install command")?
+            .to_owned();
         let (output, _) = self.run_install(&command).await?;
         ensure!(output.0, "`{command}` failed:\n{}", output.1);
         Ok(command)
@@ -151,15 +175,30 @@ impl Edge {
     /// # Errors
     /// When the shell cannot be started.
     pub async fn run_install(&self, command: &str) -> Result<((bool, String), ())> {
-        let path = format!("{}:{}", programs_dir()?.display(), std::env::var("PATH").unwrap_or_default());
+        let path = format!(
+            "{}:{}",
+            programs_dir()?.display(),
+            std::env::var("PATH").unwrap_or_default()
+        );
         let full = format!("{command} --data-dir {}", self.dir.display());
         let env = self.env.clone();
         let output = tokio::task::spawn_blocking(move || {
-            Command::new("sh").arg("-c").arg(full).env("PATH", path).envs(env).output()
+            Command::new("sh")
+                .arg("-c")
+                .arg(full)
+                .env("PATH", path)
+                .envs(env)
+                .output()
         })
         .await??;
         let text = [output.stdout, output.stderr].concat();
-        Ok(((output.status.success(), String::from_utf8_lossy(&text).into_owned()), ()))
+        Ok((
+            (
+                output.status.success(),
+                String::from_utf8_lossy(&text).into_owned(),
+            ),
+            (),
+        ))
     }
 
     /// A channel to a core socket, as `admin`.
@@ -178,7 +217,9 @@ impl Edge {
         let path = self.dir.join(socket);
         let connector = tower::service_fn(move |_: Uri| {
             let path = path.clone();
-            async move { Ok::<_, std::io::Error>(TokioIo::new(tokio::net::UnixStream::connect(path).await?)) }
+            async move {
+                Ok::<_, std::io::Error>(TokioIo::new(tokio::net::UnixStream::connect(path).await?))
+            }
         });
         Endpoint::from_static("http://localhost")
             .connect_with_connector(connector)
@@ -192,7 +233,11 @@ impl Edge {
     /// When engine does not answer.
     pub async fn apps(&self) -> Result<Vec<AppStatus>> {
         let mut engine = EngineServiceClient::new(self.channel("engine").await?);
-        Ok(engine.list_apps(ListAppsRequest::default()).await?.into_inner().apps)
+        Ok(engine
+            .list_apps(ListAppsRequest::default())
+            .await?
+            .into_inner()
+            .apps)
     }
 
     /// What engine says of one application.
@@ -201,8 +246,15 @@ impl Edge {
     /// When engine does not answer or does not know it.
     pub async fn app(&self, name: &str) -> Result<AppStatus> {
         let mut engine = EngineServiceClient::new(self.channel("engine").await?);
-        let answer = engine.get_app(GetAppRequest { name: name.to_owned() }).await?;
-        answer.into_inner().app.context("an answer without application")
+        let answer = engine
+            .get_app(GetAppRequest {
+                name: name.to_owned(),
+            })
+            .await?;
+        answer
+            .into_inner()
+            .app
+            .context("an answer without application")
     }
 
     /// Restarts an application.
@@ -211,7 +263,11 @@ impl Edge {
     /// When engine refuses.
     pub async fn restart_app(&self, name: &str) -> Result<()> {
         let mut engine = EngineServiceClient::new(self.channel("engine").await?);
-        engine.restart_app(RestartAppRequest { name: name.to_owned() }).await?;
+        engine
+            .restart_app(RestartAppRequest {
+                name: name.to_owned(),
+            })
+            .await?;
         Ok(())
     }
 
@@ -233,8 +289,14 @@ impl Edge {
     /// When it does not answer with success.
     pub async fn call_app(&self, app: &str, path: &str) -> Result<Value> {
         let instance = self.instance(app).await?;
-        let port = instance.ports.first().with_context(|| format!("{app} has no port"))?.port;
-        Rest::new(&format!("http://127.0.0.1:{port}"), None).get(path).await
+        let port = instance
+            .ports
+            .first()
+            .with_context(|| format!("{app} has no port"))?
+            .port;
+        Rest::new(&format!("http://127.0.0.1:{port}"), None)
+            .get(path)
+            .await
     }
 
     /// A client of the function proxy's HTTP listener.
@@ -252,7 +314,8 @@ impl Edge {
     /// When it was not written.
     pub fn address(&self, name: &str) -> Result<String> {
         let path = self.dir.join(format!("run/{name}.addr"));
-        let text = fs::read_to_string(&path).with_context(|| format!("{} is not there", path.display()))?;
+        let text = fs::read_to_string(&path)
+            .with_context(|| format!("{} is not there", path.display()))?;
         Ok(text.trim().to_owned())
     }
 
@@ -272,12 +335,29 @@ impl Edge {
         let (status, _) = until(&format!("{app} runs"), || async {
             let status = self.app(app).await?;
             let running = status.status() == baetyl_proto::shadow::RunStatus::Running;
-            ensure!(running, "{:?} {} {}", status.status(), status.phase, status.cause);
-            ensure!(status.phase == "Healthy" || status.phase == "RolledBack", "phase {}", status.phase);
+            ensure!(
+                running,
+                "{:?} {} {}",
+                status.status(),
+                status.phase,
+                status.cause
+            );
+            ensure!(
+                status.phase == "Healthy" || status.phase == "RolledBack",
+                "phase {}",
+                status.phase
+            );
             if let Some(version) = version {
-                ensure!(status.version == version, "version {} instead of {version}", status.version);
+                ensure!(
+                    status.version == version,
+                    "version {} instead of {version}",
+                    status.version
+                );
             }
-            ensure!(!status.instances.is_empty() && status.instances.iter().all(|i| i.ready), "not ready");
+            ensure!(
+                !status.instances.is_empty() && status.instances.iter().all(|i| i.ready),
+                "not ready"
+            );
             Ok(status)
         })
         .await?;
@@ -300,16 +380,30 @@ fn kill_all_beneath(dir: &Path) {
     for _ in 0..5 {
         let mut found = false;
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+            let Some(pid) = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse::<u32>().ok())
+            else {
+                continue;
+            };
             if pid == own || pid == 1 {
                 continue;
             }
-            let names = ["environ", "cmdline"].into_iter().filter_map(|file| fs::read(entry.path().join(file)).ok());
-            let ours = names.into_iter().any(|bytes| bytes.windows(needle.len()).any(|window| window == needle));
-            let zombie = fs::read_to_string(entry.path().join("stat")).is_ok_and(|stat| stat.contains(") Z "));
+            let names = ["environ", "cmdline"]
+                .into_iter()
+                .filter_map(|file| fs::read(entry.path().join(file)).ok());
+            let ours = names
+                .into_iter()
+                .any(|bytes| bytes.windows(needle.len()).any(|window| window == needle));
+            let zombie = fs::read_to_string(entry.path().join("stat"))
+                .is_ok_and(|stat| stat.contains(") Z "));
             if ours && !zombie {
                 found = true;
-                if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
+                if let Some(pid) = i32::try_from(pid)
+                    .ok()
+                    .and_then(rustix::process::Pid::from_raw)
+                {
                     let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
                 }
             }

@@ -52,7 +52,9 @@ impl Rest {
     #[must_use]
     pub fn new(base: &str, token: Option<&str>) -> Self {
         Self {
-            pool: Client::builder(TokioExecutor::new()).pool_max_idle_per_host(1).build_http(),
+            pool: Client::builder(TokioExecutor::new())
+                .pool_max_idle_per_host(1)
+                .build_http(),
             base: base.to_owned(),
             token: token.map(ToOwned::to_owned),
         }
@@ -61,15 +63,26 @@ impl Rest {
     /// The same server with another token.
     #[must_use]
     pub fn with_token(&self, token: Option<&str>) -> Self {
-        Self { token: token.map(ToOwned::to_owned), ..self.clone() }
+        Self {
+            token: token.map(ToOwned::to_owned),
+            ..self.clone()
+        }
     }
 
     /// Sends a request.
     ///
     /// # Errors
     /// When no answer comes.
-    pub async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Bytes) -> Result<Answer> {
-        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<Answer> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base));
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
@@ -77,10 +90,22 @@ impl Rest {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(body))?;
-        let response = self.pool.request(request).await.with_context(|| format!("{} does not answer", self.base))?;
+        let response = self
+            .pool
+            .request(request)
+            .await
+            .with_context(|| format!("{} does not answer", self.base))?;
         let (parts, body) = response.into_parts();
-        let bytes = body.collect().await.context("the answer broke off")?.to_bytes();
-        Ok(Answer { status: parts.status, headers: parts.headers, bytes })
+        let bytes = body
+            .collect()
+            .await
+            .context("the answer broke off")?
+            .to_bytes();
+        Ok(Answer {
+            status: parts.status,
+            headers: parts.headers,
+            bytes,
+        })
     }
 
     /// Sends JSON.
@@ -89,7 +114,8 @@ impl Rest {
     /// When no answer comes.
     pub async fn json(&self, method: Method, path: &str, body: &Value) -> Result<Answer> {
         let bytes = Bytes::from(serde_json::to_vec(body)?);
-        self.send(method, path, &[("content-type", "application/json")], bytes).await
+        self.send(method, path, &[("content-type", "application/json")], bytes)
+            .await
     }
 
     /// GET, JSON of a success.
@@ -97,7 +123,10 @@ impl Rest {
     /// # Errors
     /// When it is none.
     pub async fn get(&self, path: &str) -> Result<Value> {
-        self.send(Method::GET, path, &[], Bytes::new()).await?.ok().with_context(|| format!("GET {path}"))
+        self.send(Method::GET, path, &[], Bytes::new())
+            .await?
+            .ok()
+            .with_context(|| format!("GET {path}"))
     }
 
     /// POST, JSON of a success.
@@ -105,7 +134,10 @@ impl Rest {
     /// # Errors
     /// When it is none.
     pub async fn post(&self, path: &str, body: &Value) -> Result<Value> {
-        self.json(Method::POST, path, body).await?.ok().with_context(|| format!("POST {path}"))
+        self.json(Method::POST, path, body)
+            .await?
+            .ok()
+            .with_context(|| format!("POST {path}"))
     }
 
     /// PUT, JSON of a success.
@@ -113,7 +145,10 @@ impl Rest {
     /// # Errors
     /// When it is none.
     pub async fn put(&self, path: &str, body: &Value) -> Result<Value> {
-        self.json(Method::PUT, path, body).await?.ok().with_context(|| format!("PUT {path}"))
+        self.json(Method::PUT, path, body)
+            .await?
+            .ok()
+            .with_context(|| format!("PUT {path}"))
     }
 
     /// DELETE, JSON of a success.
@@ -121,6 +156,9 @@ impl Rest {
     /// # Errors
     /// When it is none.
     pub async fn delete(&self, path: &str) -> Result<Value> {
-        self.send(Method::DELETE, path, &[], Bytes::new()).await?.ok().with_context(|| format!("DELETE {path}"))
+        self.send(Method::DELETE, path, &[], Bytes::new())
+            .await?
+            .ok()
+            .with_context(|| format!("DELETE {path}"))
     }
 }

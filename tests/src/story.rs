@@ -66,13 +66,30 @@ impl<N: Narrator> Story<N> {
         narrator.step(1, "The cloud starts on an empty directory");
         let start = Instant::now();
         let cloud = Cloud::start(&dir.join("cloud")).await?;
-        narrator.say(&format!("ready after {:.1?} at {}", start.elapsed(), cloud.address()));
+        narrator.say(&format!(
+            "ready after {:.1?} at {}",
+            start.elapsed(),
+            cloud.address()
+        ));
         let rest = cloud.rest()?;
-        let stranger = rest.with_token(None).send(http::Method::GET, "/v1/nodes", &[], bytes::Bytes::new()).await?;
-        ensure!(stranger.status == 401, "a request without token gets {}", stranger.status);
+        let stranger = rest
+            .with_token(None)
+            .send(http::Method::GET, "/v1/nodes", &[], bytes::Bytes::new())
+            .await?;
+        ensure!(
+            stranger.status == 401,
+            "a request without token gets {}",
+            stranger.status
+        );
         narrator.say("a request without token gets 401");
         let edge = Edge::new(NODE, &dir.join("edge"), shape)?;
-        let mut story = Self { dir, cloud, rest, edge, narrator };
+        let mut story = Self {
+            dir,
+            cloud,
+            rest,
+            edge,
+            narrator,
+        };
         story.install().await?;
         Ok(story)
     }

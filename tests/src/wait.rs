@@ -24,7 +24,11 @@ where
 ///
 /// # Errors
 /// The last failure, when the deadline is over.
-pub async fn until_within<T, F, Fut>(patience: Duration, what: &str, mut attempt: F) -> Result<(T, Duration)>
+pub async fn until_within<T, F, Fut>(
+    patience: Duration,
+    what: &str,
+    mut attempt: F,
+) -> Result<(T, Duration)>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<T>>,
@@ -36,7 +40,9 @@ where
             Ok(Err(error)) if start.elapsed() > patience => {
                 bail!("{what}: not within {patience:?}; last: {error:#}")
             }
-            Err(_) if start.elapsed() > patience => bail!("{what}: not within {patience:?}; the last try hung"),
+            Err(_) if start.elapsed() > patience => {
+                bail!("{what}: not within {patience:?}; the last try hung")
+            }
             Ok(Err(_)) | Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }

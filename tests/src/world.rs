@@ -38,7 +38,11 @@ impl Process {
             .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start {}", path.display()))?;
-        Ok(Self { name: name.to_owned(), child, log: log.to_path_buf() })
+        Ok(Self {
+            name: name.to_owned(),
+            child,
+            log: log.to_path_buf(),
+        })
     }
 
     /// Its process id.
@@ -75,12 +79,19 @@ impl Process {
             async move { status?.context("still running") }
         })
         .await?;
-        ensure!(status.success(), "{name} ended with {status}; log:\n{}", self.tail());
+        ensure!(
+            status.success(),
+            "{name} ended with {status}; log:\n{}",
+            self.tail()
+        );
         Ok(())
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("no process id")?;
+        let pid = i32::try_from(self.child.id())
+            .ok()
+            .and_then(Pid::from_raw)
+            .context("no process id")?;
         rustix::process::kill_process(pid, signal)?;
         Ok(())
     }
@@ -109,7 +120,10 @@ impl Drop for Process {
 pub fn tail(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
-    lines.get(lines.len().saturating_sub(40)..).unwrap_or_default().join("\n")
+    lines
+        .get(lines.len().saturating_sub(40)..)
+        .unwrap_or_default()
+        .join("\n")
 }
 
 /// Where a program of the workspace lies: beside the running test or demo, or in `BAETYL_PROGRAMS_DIR`.
@@ -118,7 +132,11 @@ pub fn tail(path: &Path) -> String {
 /// When it was not built.
 pub fn program(name: &str) -> Result<PathBuf> {
     let path = programs_dir()?.join(name);
-    ensure!(path.exists(), "{} is not built; run `cargo build --workspace --bins`", path.display());
+    ensure!(
+        path.exists(),
+        "{} is not built; run `cargo build --workspace --bins`",
+        path.display()
+    );
     Ok(path)
 }
 
@@ -132,7 +150,11 @@ pub fn programs_dir() -> Result<PathBuf> {
     }
     let exe = std::env::current_exe()?;
     let dir = exe.parent().context("the program lies nowhere")?;
-    Ok(if dir.ends_with("deps") { dir.parent().unwrap_or(dir).to_path_buf() } else { dir.to_path_buf() })
+    Ok(if dir.ends_with("deps") {
+        dir.parent().unwrap_or(dir).to_path_buf()
+    } else {
+        dir.to_path_buf()
+    })
 }
 
 /// A port nobody listens on at this moment.
@@ -170,13 +192,34 @@ impl Cloud {
         fs::create_dir_all(dir)?;
         let admin_port = free_port()?;
         let mut env = vec![
-            ("BAETYL_CLOUD__ADMIN__LISTEN".to_owned(), format!("127.0.0.1:{admin_port}")),
-            ("BAETYL_CLOUD__LINK__LISTEN".to_owned(), format!("127.0.0.1:{}", free_port()?)),
-            ("BAETYL_CLOUD__ACTIVATION__LISTEN".to_owned(), format!("127.0.0.1:{}", free_port()?)),
-            ("BAETYL_CLOUD__PUBLIC__HOST".to_owned(), "127.0.0.1".to_owned()),
+            (
+                "BAETYL_CLOUD__ADMIN__LISTEN".to_owned(),
+                format!("127.0.0.1:{admin_port}"),
+            ),
+            (
+                "BAETYL_CLOUD__LINK__LISTEN".to_owned(),
+                format!("127.0.0.1:{}", free_port()?),
+            ),
+            (
+                "BAETYL_CLOUD__ACTIVATION__LISTEN".to_owned(),
+                format!("127.0.0.1:{}", free_port()?),
+            ),
+            (
+                "BAETYL_CLOUD__PUBLIC__HOST".to_owned(),
+                "127.0.0.1".to_owned(),
+            ),
         ];
-        env.extend(settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
-        let mut cloud = Self { dir: dir.to_path_buf(), env, process: None, admin_port };
+        env.extend(
+            settings
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned())),
+        );
+        let mut cloud = Self {
+            dir: dir.to_path_buf(),
+            env,
+            process: None,
+            admin_port,
+        };
         cloud.resume().await?;
         Ok(cloud)
     }
@@ -188,13 +231,20 @@ impl Cloud {
     pub async fn resume(&mut self) -> Result<()> {
         let dir = self.dir.display().to_string();
         let log = self.dir.join("cloud.log");
-        let mut process = Process::start("baetyl-cloud", &["serve", "--data-dir", &dir], &self.env, &log)?;
+        let mut process = Process::start(
+            "baetyl-cloud",
+            &["serve", "--data-dir", &dir],
+            &self.env,
+            &log,
+        )?;
         let rest = Rest::new(&self.address(), None);
         let ready = until("the cloud answers", || {
             let (rest, running) = (rest.clone(), process.is_running());
             async move {
                 ensure!(running, "it ended");
-                let answer = rest.send(http::Method::GET, "/v1/nodes", &[], bytes::Bytes::new()).await?;
+                let answer = rest
+                    .send(http::Method::GET, "/v1/nodes", &[], bytes::Bytes::new())
+                    .await?;
                 ensure!(answer.status == 401, "status {}", answer.status);
                 Ok(())
             }
@@ -218,7 +268,8 @@ impl Cloud {
     /// # Errors
     /// When the token file is not there.
     pub fn rest(&self) -> Result<Rest> {
-        let token = fs::read_to_string(self.token_file()).context("the admin token is not readable")?;
+        let token =
+            fs::read_to_string(self.token_file()).context("the admin token is not readable")?;
         Ok(Rest::new(&self.address(), Some(token.trim())))
     }
 
@@ -233,7 +284,10 @@ impl Cloud {
     /// # Errors
     /// When it does not run.
     pub fn kill(&mut self) -> Result<()> {
-        self.process.take().context("the cloud does not run")?.kill()
+        self.process
+            .take()
+            .context("the cloud does not run")?
+            .kill()
     }
 
     /// SIGTERM, and waits for a clean end.
@@ -241,7 +295,11 @@ impl Cloud {
     /// # Errors
     /// When it does not run, or ends badly.
     pub async fn stop(&mut self) -> Result<()> {
-        self.process.take().context("the cloud does not run")?.stop().await
+        self.process
+            .take()
+            .context("the cloud does not run")?
+            .stop()
+            .await
     }
 
     /// Its process id while it runs.

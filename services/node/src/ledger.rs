@@ -35,7 +35,9 @@ pub enum LedgerError {
         source: Box<redb::Error>,
     },
     /// A newer program wrote it.
-    #[error("the ledger {path} has format {found}, this program reads up to {FORMAT}; use the newer program, or move the file away to start anew")]
+    #[error(
+        "the ledger {path} has format {found}, this program reads up to {FORMAT}; use the newer program, or move the file away to start anew"
+    )]
     TooNew {
         /// The file.
         path: PathBuf,
@@ -69,13 +71,23 @@ impl Ledger {
     pub fn open(dir: &Path) -> Result<Self, LedgerError> {
         let path = dir.join("node.redb");
         match Self::open_at(&path) {
-            Ok(db) => Ok(Self { path, db, quarantined: None }),
+            Ok(db) => Ok(Self {
+                path,
+                db,
+                quarantined: None,
+            }),
             Err(LedgerError::Store { source, .. }) if is_damage(&source) => {
                 tracing::error!(path = %path.display(), error = %source, "the ledger is damaged; it is moved aside");
-                let aside = fsio::quarantine(&path)
-                    .map_err(|source| LedgerError::Quarantine { path: path.clone(), source })?;
+                let aside = fsio::quarantine(&path).map_err(|source| LedgerError::Quarantine {
+                    path: path.clone(),
+                    source,
+                })?;
                 let db = Self::open_at(&path)?;
-                Ok(Self { path, db, quarantined: Some(aside) })
+                Ok(Self {
+                    path,
+                    db,
+                    quarantined: Some(aside),
+                })
             }
             Err(error) => Err(error),
         }
@@ -84,7 +96,11 @@ impl Ledger {
     fn open_at(path: &Path) -> Result<Database, LedgerError> {
         let fail = |action| {
             let path = path.to_path_buf();
-            move |source: redb::Error| LedgerError::Store { path, action, source: Box::new(source) }
+            move |source: redb::Error| LedgerError::Store {
+                path,
+                action,
+                source: Box::new(source),
+            }
         };
         let db = Database::builder()
             .set_cache_size(256 * 1024)
@@ -92,7 +108,10 @@ impl Ledger {
             .map_err(|e| fail("opened")(e.into()))?;
         let found = prepare(&db).map_err(fail("opened"))?;
         if found > FORMAT {
-            return Err(LedgerError::TooNew { path: path.to_path_buf(), found });
+            return Err(LedgerError::TooNew {
+                path: path.to_path_buf(),
+                found,
+            });
         }
         Ok(db)
     }
@@ -108,7 +127,9 @@ impl Ledger {
     /// # Errors
     /// When the store fails.
     pub fn read_desire(&self) -> Result<Option<Vec<u8>>, LedgerError> {
-        self.slots().map(|slots| newest(&slots).map(|slot| slot.bytes.clone())).map_err(|e| self.fail("read", e))
+        self.slots()
+            .map(|slots| newest(&slots).map(|slot| slot.bytes.clone()))
+            .map_err(|e| self.fail("read", e))
     }
 
     /// Persists a signed desire into the slot that does not hold the newest one.
@@ -116,14 +137,17 @@ impl Ledger {
     /// # Errors
     /// When the store fails; the previous desire is then still there.
     pub fn persist_desire(&self, bytes: &[u8]) -> Result<(), LedgerError> {
-        self.try_persist_desire(bytes).map_err(|e| self.fail("written", e))
+        self.try_persist_desire(bytes)
+            .map_err(|e| self.fail("written", e))
     }
 
     fn try_persist_desire(&self, bytes: &[u8]) -> Result<(), redb::Error> {
         let slots = self.slots()?;
-        let (target, sequence) = newest(&slots).map_or((0, 1), |slot| (1 - slot.index, slot.sequence + 1));
+        let (target, sequence) =
+            newest(&slots).map_or((0, 1), |slot| (1 - slot.index, slot.sequence + 1));
         let tx = self.db.begin_write()?;
-        tx.open_table(DESIRE)?.insert(target, encode_slot(sequence, bytes).as_slice())?;
+        tx.open_table(DESIRE)?
+            .insert(target, encode_slot(sequence, bytes).as_slice())?;
         tx.commit()?;
         Ok(())
     }
@@ -189,7 +213,10 @@ impl Ledger {
     ///
     /// # Errors
     /// When the store fails; nothing is changed then.
-    pub fn persist_properties(&self, changes: &BTreeMap<String, Option<String>>) -> Result<(), LedgerError> {
+    pub fn persist_properties(
+        &self,
+        changes: &BTreeMap<String, Option<String>>,
+    ) -> Result<(), LedgerError> {
         let write = || -> Result<_, redb::Error> {
             let tx = self.db.begin_write()?;
             {
@@ -208,7 +235,11 @@ impl Ledger {
     }
 
     fn fail(&self, action: &'static str, source: redb::Error) -> LedgerError {
-        LedgerError::Store { path: self.path.clone(), action, source: Box::new(source) }
+        LedgerError::Store {
+            path: self.path.clone(),
+            action,
+            source: Box::new(source),
+        }
     }
 }
 
@@ -234,10 +265,15 @@ fn prepare(db: &Database) -> Result<u64, redb::Error> {
 /// Whether the file, not the machine, is at fault.
 fn is_damage(error: &redb::Error) -> bool {
     match error {
-        redb::Error::Corrupted(_) | redb::Error::UpgradeRequired(_) | redb::Error::RepairAborted => true,
+        redb::Error::Corrupted(_)
+        | redb::Error::UpgradeRequired(_)
+        | redb::Error::RepairAborted => true,
         redb::Error::TableTypeMismatch { .. } | redb::Error::TypeDefinitionChanged { .. } => true,
         redb::Error::Io(io) => {
-            matches!(io.kind(), std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof)
+            matches!(
+                io.kind(),
+                std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof
+            )
         }
         _ => false,
     }
@@ -267,10 +303,17 @@ fn decode_slot(index: u8, raw: &[u8]) -> Option<Slot> {
     let (sequence, sum) = head.split_at_checked(8)?;
     let sequence = u64::from_le_bytes(sequence.try_into().ok()?);
     if checksum(sequence, bytes) != sum {
-        tracing::error!(index, "a copy of the desire in the ledger does not match its checksum; the other copy is used");
+        tracing::error!(
+            index,
+            "a copy of the desire in the ledger does not match its checksum; the other copy is used"
+        );
         return None;
     }
-    Some(Slot { index, sequence, bytes: bytes.to_vec() })
+    Some(Slot {
+        index,
+        sequence,
+        bytes: bytes.to_vec(),
+    })
 }
 
 fn checksum(sequence: u64, bytes: &[u8]) -> [u8; 32] {

@@ -27,11 +27,16 @@ impl Machine {
     /// A reader of the machine whose files lie beneath `root` ("/" outside tests).
     #[must_use]
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_path_buf(), last_cpu: None }
+        Self {
+            root: root.to_path_buf(),
+            last_cpu: None,
+        }
     }
 
     fn text(&self, path: &str) -> String {
-        fs::read_to_string(self.root.join(path)).map(|text| text.trim().to_owned()).unwrap_or_default()
+        fs::read_to_string(self.root.join(path))
+            .map(|text| text.trim().to_owned())
+            .unwrap_or_default()
     }
 
     /// Facts that change rarely.
@@ -53,7 +58,11 @@ impl Machine {
             // Empty machineID and containerRuntime is how v2's clients recognise native mode.
             machine_id: String::new(),
             boot_id: self.text("proc/sys/kernel/random/boot_id"),
-            system_uuid: if uuid.is_empty() { machine_id.clone() } else { uuid },
+            system_uuid: if uuid.is_empty() {
+                machine_id.clone()
+            } else {
+                uuid
+            },
             role: "master".to_owned(),
             labels: BTreeMap::new(),
             host_id: machine_id,
@@ -81,7 +90,10 @@ impl Machine {
     /// Figures of this moment; CPU use is that since the previous call (0 at the first).
     pub fn read_stats(&mut self) -> MachineStats {
         let now = parse_cpu(&self.text("proc/stat"));
-        let cpu_used = self.last_cpu.replace(now).map_or(0.0, |before| used_cores(before, now));
+        let cpu_used = self
+            .last_cpu
+            .replace(now)
+            .map_or(0.0, |before| used_cores(before, now));
         let memory = parse_memory(&self.text("proc/meminfo"));
         let disks = self.disks();
         let memory_used = memory.0.saturating_sub(memory.1);
@@ -97,14 +109,23 @@ impl Machine {
             disks,
             network: Some(parse_network(&self.text("proc/net/dev"))),
             ready: true,
-            uptime_seconds: self.text("proc/uptime").split('.').next().and_then(|s| s.parse().ok()).unwrap_or(0),
+            uptime_seconds: self
+                .text("proc/uptime")
+                .split('.')
+                .next()
+                .and_then(|s| s.parse().ok())
+                .unwrap_or(0),
         }
     }
 
     fn pid_pressure(&self) -> bool {
         let max: u64 = self.text("proc/sys/kernel/pid_max").parse().unwrap_or(0);
         let threads = self.text("proc/loadavg");
-        let now = threads.split(['/', ' ']).nth(4).and_then(|n| n.parse().ok()).unwrap_or(0);
+        let now = threads
+            .split(['/', ' '])
+            .nth(4)
+            .and_then(|n| n.parse().ok())
+            .unwrap_or(0);
         above(now, max)
     }
 
@@ -113,15 +134,23 @@ impl Machine {
         let mut disks = Vec::new();
         for line in self.text("proc/mounts").lines() {
             let mut words = line.split(' ');
-            let (Some(device), Some(mount)) = (words.next(), words.next()) else { continue };
+            let (Some(device), Some(mount)) = (words.next(), words.next()) else {
+                continue;
+            };
             if !device.starts_with('/') || seen.contains(&device.to_owned()) {
                 continue;
             }
-            let Ok(stat) = rustix::fs::statvfs(Path::new(mount)) else { continue };
+            let Ok(stat) = rustix::fs::statvfs(Path::new(mount)) else {
+                continue;
+            };
             seen.push(device.to_owned());
             let total = stat.f_blocks.saturating_mul(stat.f_frsize);
             let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-            disks.push(DiskStats { mount_point: mount.to_owned(), used: total.saturating_sub(free), total });
+            disks.push(DiskStats {
+                mount_point: mount.to_owned(),
+                used: total.saturating_sub(free),
+                total,
+            });
         }
         disks
     }
@@ -189,11 +218,16 @@ fn parse_memory(text: &str) -> (u64, u64) {
 fn parse_network(text: &str) -> NetworkStats {
     let mut sum = NetworkStats::default();
     for line in text.lines() {
-        let Some((name, rest)) = line.split_once(':') else { continue };
+        let Some((name, rest)) = line.split_once(':') else {
+            continue;
+        };
         if name.trim() == "lo" {
             continue;
         }
-        let values: Vec<u64> = rest.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        let values: Vec<u64> = rest
+            .split_whitespace()
+            .filter_map(|word| word.parse().ok())
+            .collect();
         sum.bytes_received += values.first().unwrap_or(&0);
         sum.packets_received += values.get(1).unwrap_or(&0);
         sum.bytes_sent += values.get(8).unwrap_or(&0);
@@ -208,7 +242,8 @@ mod tests {
 
     #[test]
     fn cpu_use_is_the_busy_share_of_all_cores_between_two_readings() {
-        let before = parse_cpu("cpu 100 0 100 800 0 0 0 0 5 5\ncpu0 50 0 50 400\ncpu1 50 0 50 400\n");
+        let before =
+            parse_cpu("cpu 100 0 100 800 0 0 0 0 5 5\ncpu0 50 0 50 400\ncpu1 50 0 50 400\n");
         let now = parse_cpu("cpu 150 0 150 900 0 0 0 0 5 5\ncpu0 1 1 1 1\ncpu1 1 1 1 1\n");
         assert_eq!(now.cores, 2);
         assert!((used_cores(before, now) - 1.0).abs() < 1e-9);
@@ -217,7 +252,10 @@ mod tests {
 
     #[test]
     fn memory_is_read_in_bytes() {
-        assert_eq!(parse_memory("MemTotal: 1000 kB\nMemFree: 1 kB\nMemAvailable:  400 kB\n"), (1_024_000, 409_600));
+        assert_eq!(
+            parse_memory("MemTotal: 1000 kB\nMemFree: 1 kB\nMemAvailable:  400 kB\n"),
+            (1_024_000, 409_600)
+        );
     }
 
     #[test]

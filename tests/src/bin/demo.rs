@@ -1,5 +1,9 @@
 //! Tells the main job on this machine; `--check` asserts and exits, otherwise everything stays up to be played with.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line program talks to its user")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line program talks to its user"
+)]
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -58,7 +62,10 @@ async fn run(args: &Args) -> Result<()> {
         for service in story.edge.services() {
             eprintln!("--- log of {service}\n{}", story.edge.log(service));
         }
-        eprintln!("--- log of the cloud\n{}", baetyl_tests::world::tail(&story.cloud.dir.join("cloud.log")));
+        eprintln!(
+            "--- log of the cloud\n{}",
+            baetyl_tests::world::tail(&story.cloud.dir.join("cloud.log"))
+        );
     }
     told?;
     println!("\nall steps are as told, in {:.1?}", start.elapsed());

@@ -13,7 +13,14 @@ fn a_desire_survives_reopening_byte_for_byte() {
     ledger.persist_desire(b"one").unwrap();
     ledger.persist_desire(b"two").unwrap();
     drop(ledger);
-    assert_eq!(Ledger::open(dir.path()).unwrap().read_desire().unwrap().unwrap(), b"two");
+    assert_eq!(
+        Ledger::open(dir.path())
+            .unwrap()
+            .read_desire()
+            .unwrap()
+            .unwrap(),
+        b"two"
+    );
 }
 
 #[test]
@@ -25,7 +32,10 @@ fn a_damaged_copy_of_the_desire_falls_back_to_the_other() {
     let tx = ledger.db.begin_write().unwrap();
     let mut raw = encode_slot(2, b"newer");
     *raw.last_mut().unwrap() ^= 1;
-    tx.open_table(DESIRE).unwrap().insert(index, raw.as_slice()).unwrap();
+    tx.open_table(DESIRE)
+        .unwrap()
+        .insert(index, raw.as_slice())
+        .unwrap();
     tx.commit().unwrap();
     assert_eq!(ledger.read_desire().unwrap().unwrap(), b"older");
 }
@@ -58,7 +68,10 @@ fn a_truncated_file_is_moved_aside_and_kept() {
 fn a_ledger_of_a_newer_program_is_refused_and_left_alone() {
     let (dir, ledger) = ledger();
     let tx = ledger.db.begin_write().unwrap();
-    tx.open_table(META).unwrap().insert("min_reader", FORMAT + 1).unwrap();
+    tx.open_table(META)
+        .unwrap()
+        .insert("min_reader", FORMAT + 1)
+        .unwrap();
     tx.commit().unwrap();
     drop(ledger);
     let refused = Ledger::open(dir.path()).unwrap_err();
@@ -70,7 +83,14 @@ fn a_ledger_of_a_newer_program_is_refused_and_left_alone() {
 fn property_changes_set_and_delete_in_one_go() {
     let (_dir, ledger) = ledger();
     let set = |k: &str, v: Option<&str>| (k.to_owned(), v.map(ToOwned::to_owned));
-    ledger.persist_properties(&BTreeMap::from([set("a", Some("1")), set("b", Some("2"))])).unwrap();
-    ledger.persist_properties(&BTreeMap::from([set("a", None), set("b", Some("3"))])).unwrap();
-    assert_eq!(ledger.read_properties().unwrap(), BTreeMap::from([("b".to_owned(), "3".to_owned())]));
+    ledger
+        .persist_properties(&BTreeMap::from([set("a", Some("1")), set("b", Some("2"))]))
+        .unwrap();
+    ledger
+        .persist_properties(&BTreeMap::from([set("a", None), set("b", Some("3"))]))
+        .unwrap();
+    assert_eq!(
+        ledger.read_properties().unwrap(),
+        BTreeMap::from([("b".to_owned(), "3".to_owned())])
+    );
 }
