@@ -26,7 +26,9 @@ const KEY_ID_LEN: usize = 8;
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
     /// The key file could not be read or written.
-    #[error("cannot use the sealing key {path}; check that the file exists and that this user may read it")]
+    #[error(
+        "cannot use the sealing key {path}; check that the file exists and that this user may read it"
+    )]
     KeyFile {
         /// Which file.
         path: PathBuf,
@@ -34,7 +36,9 @@ pub enum SealError {
         source: io::Error,
     },
     /// The key file holds something else.
-    #[error("{path} does not hold 64 hex digits; restore it from a backup, a new key cannot open what the old one sealed")]
+    #[error(
+        "{path} does not hold 64 hex digits; restore it from a backup, a new key cannot open what the old one sealed"
+    )]
     BadKey {
         /// Which file.
         path: PathBuf,
@@ -43,7 +47,9 @@ pub enum SealError {
     #[error("the source of sealing keys gave no key")]
     NoKey,
     /// Sealed with a key that is not there.
-    #[error("{context} was sealed with key {key_id}, which is not here; restore the {KEY_FILE} that belongs to this database")]
+    #[error(
+        "{context} was sealed with key {key_id}, which is not here; restore the {KEY_FILE} that belongs to this database"
+    )]
     UnknownKey {
         /// What was to be opened.
         context: String,
@@ -51,7 +57,9 @@ pub enum SealError {
         key_id: String,
     },
     /// Changed, or moved from another row.
-    #[error("{context} cannot be opened: its sealed value was changed or belongs to something else; restore the database from a backup")]
+    #[error(
+        "{context} cannot be opened: its sealed value was changed or belongs to something else; restore the database from a backup"
+    )]
     Damaged {
         /// What was to be opened.
         context: String,
@@ -129,14 +137,19 @@ impl KeyFile {
 
 impl KeySource for KeyFile {
     fn load(&self) -> Result<Vec<[u8; 32]>, SealError> {
-        let failed = |source| SealError::KeyFile { path: self.0.clone(), source };
+        let failed = |source| SealError::KeyFile {
+            path: self.0.clone(),
+            source,
+        };
         match fsio::read_limited(&self.0, 1024) {
             Ok(text) => {
                 let key = std::str::from_utf8(&text)
                     .ok()
                     .and_then(|text| crypto::unhex(text.trim()))
                     .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-                key.map(|key| vec![key]).ok_or_else(|| SealError::BadKey { path: self.0.clone() })
+                key.map(|key| vec![key]).ok_or_else(|| SealError::BadKey {
+                    path: self.0.clone(),
+                })
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let key = crypto::random_bytes::<32>().map_err(SealError::NewKey)?;
@@ -165,7 +178,10 @@ impl Seal {
     pub fn open_source(source: &dyn KeySource) -> Result<Self, SealError> {
         let keys = source.load()?;
         let current = keys.first().map(key_id).ok_or(SealError::NoKey)?;
-        let keys = keys.iter().map(|key| (key_id(key), SealKey::from_bytes(key))).collect();
+        let keys = keys
+            .iter()
+            .map(|key| (key_id(key), SealKey::from_bytes(key)))
+            .collect();
         Ok(Self(Arc::new(Ring { current, keys })))
     }
 
@@ -182,7 +198,10 @@ impl Seal {
     /// # Errors
     /// Without randomness.
     pub fn seal(&self, context: SealContext<'_>, plain: &[u8]) -> Result<Vec<u8>, SealError> {
-        let failed = |source| SealError::Crypto { context: context.to_string(), source };
+        let failed = |source| SealError::Crypto {
+            context: context.to_string(),
+            source,
+        };
         let key = self.0.keys.get(&self.0.current).ok_or(SealError::NoKey)?;
         let sealed = key.seal(&context.bytes(), plain).map_err(failed)?;
         let mut out = Vec::with_capacity(1 + KEY_ID_LEN + sealed.len());
@@ -197,7 +216,9 @@ impl Seal {
     /// # Errors
     /// When the value was changed, belongs to another place, or its key is not here.
     pub fn open(&self, context: SealContext<'_>, sealed: &[u8]) -> Result<Vec<u8>, SealError> {
-        let damaged = || SealError::Damaged { context: context.to_string() };
+        let damaged = || SealError::Damaged {
+            context: context.to_string(),
+        };
         let (&format, rest) = sealed.split_first().ok_or_else(damaged)?;
         let (id, ciphertext) = rest.split_first_chunk::<KEY_ID_LEN>().ok_or_else(damaged)?;
         if format != FORMAT {
@@ -207,7 +228,8 @@ impl Seal {
             context: context.to_string(),
             key_id: crypto::hex(id),
         })?;
-        key.open(&context.bytes(), ciphertext).map_err(|_| damaged())
+        key.open(&context.bytes(), ciphertext)
+            .map_err(|_| damaged())
     }
 }
 

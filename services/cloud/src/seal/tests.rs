@@ -10,7 +10,12 @@ impl KeySource for Keys {
     }
 }
 
-const PLACE: SealContext<'_> = SealContext { namespace: "default", kind: "secret", name: "db", version: "7" };
+const PLACE: SealContext<'_> = SealContext {
+    namespace: "default",
+    kind: "secret",
+    name: "db",
+    version: "7",
+};
 
 #[test]
 fn what_is_sealed_opens_in_its_place_and_hides_its_content() {
@@ -18,7 +23,11 @@ fn what_is_sealed_opens_in_its_place_and_hides_its_content() {
     let sealed = seal.seal(PLACE, b"pass word").unwrap();
     assert!(!sealed.windows(4).any(|window| window == b"pass"));
     assert_eq!(seal.open(PLACE, &sealed).unwrap(), b"pass word");
-    assert_ne!(seal.seal(PLACE, b"pass word").unwrap(), sealed, "the nonce is random");
+    assert_ne!(
+        seal.seal(PLACE, b"pass word").unwrap(),
+        sealed,
+        "the nonce is random"
+    );
 }
 
 #[test]
@@ -26,13 +35,32 @@ fn a_value_moved_to_another_place_does_not_open() {
     let seal = Seal::open_source(&Keys(vec![[1; 32]])).unwrap();
     let sealed = seal.seal(PLACE, b"x").unwrap();
     for other in [
-        SealContext { namespace: "other", ..PLACE },
-        SealContext { kind: "config", ..PLACE },
-        SealContext { name: "db2", ..PLACE },
-        SealContext { version: "8", ..PLACE },
-        SealContext { name: "d", version: "b7", ..PLACE },
+        SealContext {
+            namespace: "other",
+            ..PLACE
+        },
+        SealContext {
+            kind: "config",
+            ..PLACE
+        },
+        SealContext {
+            name: "db2",
+            ..PLACE
+        },
+        SealContext {
+            version: "8",
+            ..PLACE
+        },
+        SealContext {
+            name: "d",
+            version: "b7",
+            ..PLACE
+        },
     ] {
-        assert!(matches!(seal.open(other, &sealed), Err(SealError::Damaged { .. })), "{other}");
+        assert!(
+            matches!(seal.open(other, &sealed), Err(SealError::Damaged { .. })),
+            "{other}"
+        );
     }
 }
 
@@ -43,10 +71,16 @@ fn a_changed_or_cut_value_does_not_open() {
     for at in (0..sealed.len()).filter(|at| !(1..=KEY_ID_LEN).contains(at)) {
         let mut changed = sealed.clone();
         changed[at] ^= 1;
-        assert!(matches!(seal.open(PLACE, &changed), Err(SealError::Damaged { .. })), "byte {at}");
+        assert!(
+            matches!(seal.open(PLACE, &changed), Err(SealError::Damaged { .. })),
+            "byte {at}"
+        );
     }
     for length in 0..sealed.len() {
-        assert!(seal.open(PLACE, &sealed[..length]).is_err(), "cut to {length}");
+        assert!(
+            seal.open(PLACE, &sealed[..length]).is_err(),
+            "cut to {length}"
+        );
     }
 }
 
@@ -59,14 +93,22 @@ fn an_old_key_still_opens_and_a_missing_one_is_named() {
     let foreign = Seal::open_source(&Keys(vec![[2; 32]])).unwrap();
     let error = foreign.open(PLACE, &sealed).unwrap_err();
     assert!(matches!(error, SealError::UnknownKey { .. }));
-    assert!(error.to_string().contains("secret db version 7 of namespace default"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("secret db version 7 of namespace default"),
+        "{error}"
+    );
 }
 
 #[test]
 fn the_key_file_is_made_once_and_private() {
     let dir = tempfile::tempdir().unwrap();
     let first = Seal::open_dir(dir.path()).unwrap();
-    let mode = std::fs::metadata(dir.path().join(KEY_FILE)).unwrap().permissions().mode();
+    let mode = std::fs::metadata(dir.path().join(KEY_FILE))
+        .unwrap()
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o600);
     let sealed = first.seal(PLACE, b"x").unwrap();
     let second = Seal::open_dir(dir.path()).unwrap();
@@ -78,7 +120,13 @@ fn a_damaged_key_file_is_an_error_and_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(KEY_FILE);
     std::fs::write(&path, "short").unwrap();
-    assert!(matches!(Seal::open_dir(dir.path()), Err(SealError::BadKey { .. })));
+    assert!(matches!(
+        Seal::open_dir(dir.path()),
+        Err(SealError::BadKey { .. })
+    ));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "short");
-    assert!(matches!(Seal::open_source(&Keys(Vec::new())), Err(SealError::NoKey)));
+    assert!(matches!(
+        Seal::open_source(&Keys(Vec::new())),
+        Err(SealError::NoKey)
+    ));
 }
