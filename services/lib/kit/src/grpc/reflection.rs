@@ -14,13 +14,18 @@ use tonic::Status;
 use tonic::service::Routes;
 use tower::ServiceExt as _;
 
-/// Adds both versions for an encoded `FileDescriptorSet`.
-pub(super) fn add(router: Router, descriptors: &'static [u8]) -> Router {
+/// Adds both versions for an encoded `FileDescriptorSet`; only `services` are listed, so that a list is what can be called.
+pub(super) fn add(
+    router: Router,
+    descriptors: &'static [u8],
+    services: Vec<&'static str>,
+) -> Router {
     let built: Arc<OnceLock<Option<Router>>> = Arc::default();
+    let services: Arc<[&'static str]> = services.into();
     let handler = move |request: Request<Body>| {
-        let built = Arc::clone(&built);
+        let (built, services) = (Arc::clone(&built), Arc::clone(&services));
         async move {
-            match built.get_or_init(|| build(descriptors)) {
+            match built.get_or_init(|| build(descriptors, &services)) {
                 Some(router) => match router.clone().oneshot(request).await {
                     Ok(response) => response,
                     Err(never) => match never {},
@@ -40,11 +45,13 @@ pub(super) fn add(router: Router, descriptors: &'static [u8]) -> Router {
         )
 }
 
-fn build(descriptors: &'static [u8]) -> Option<Router> {
+fn build(descriptors: &'static [u8], services: &[&'static str]) -> Option<Router> {
     let builder = || {
-        tonic_reflection::server::Builder::configure()
+        let builder = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(descriptors)
+            .with_service_name("grpc.health.v1.Health");
+        services.iter().fold(builder, |builder, name| builder.with_service_name(*name))
     };
     match (builder().build_v1(), builder().build_v1alpha()) {
         (Ok(v1), Ok(v1alpha)) => Some(Routes::new(v1).add_service(v1alpha).into_axum_router()),

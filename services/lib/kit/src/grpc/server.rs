@@ -131,7 +131,7 @@ impl Server {
         let health = ReadinessHealth {
             readiness: self.kit.readiness().clone(),
             stopping: self.kit.shutdown().clone(),
-            services: self.services,
+            services: self.services.clone(),
         };
         let metrics = CallMetrics::new(self.kit.metrics(), &self.name);
         register_codes(&metrics);
@@ -145,7 +145,7 @@ impl Server {
             .add_service(HealthServer::new(health))
             .into_axum_router();
         if let Some(descriptors) = self.descriptors {
-            router = reflection::add(router, descriptors);
+            router = reflection::add(router, descriptors, self.services);
         }
         let layer = from_fn_with_state(calls, around);
         match self.http {
