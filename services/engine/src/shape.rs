@@ -1,0 +1,163 @@
+//! What the rest of engine wants to know of an application once its body is no longer in memory.
+
+use baetyl_model::Application;
+use baetyl_model::resource::VolumeSource;
+use serde::{Deserialize, Serialize};
+
+/// Label that decides how an application is updated: `rolling` or `recreate`.
+pub const UPDATE_STRATEGY: &str = "baetyl-update-strategy";
+/// Label that opens the functions of an application to everybody: `anonymous`.
+pub const FUNCTION_ACCESS: &str = "baetyl-function-access";
+
+/// How one version takes over from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Strategy {
+    /// The new instances run and are ready before the old ones stop.
+    #[default]
+    Rolling,
+    /// The old instances stop before the new ones start: both cannot have the same port, files or identity.
+    Recreate,
+}
+
+/// What the rest of engine wants to know of an application.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Shape {
+    /// deployment, statefulset, daemonset, job.
+    pub workload: String,
+    /// How it is updated.
+    pub strategy: Strategy,
+    /// Its services, in order.
+    pub services: Vec<ServiceShape>,
+}
+
+/// One service.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ServiceShape {
+    /// Name.
+    pub name: String,
+    /// Functions in order; empty: it has none.
+    pub functions: Vec<FunctionShape>,
+    /// Anybody may call its functions.
+    pub anonymous: bool,
+    /// It has a probe that says when it is ready.
+    pub probed: bool,
+}
+
+/// One function.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct FunctionShape {
+    /// Name.
+    pub name: String,
+    /// `module.function`.
+    pub handler: String,
+}
+
+impl Shape {
+    /// Of an application.
+    pub fn of(app: &Application) -> Self {
+        let by_label = app.labels.get(FUNCTION_ACCESS).is_some_and(|access| access == "anonymous");
+        let services = app.services.iter().map(|service| ServiceShape {
+            name: service.name.clone(),
+            functions: service
+                .functions
+                .iter()
+                .map(|function| FunctionShape {
+                    name: function.name.clone(),
+                    handler: function.handler.clone(),
+                })
+                .collect(),
+            anonymous: by_label || service.is_anonymous(),
+            probed: service.readiness_probe.is_some() || service.startup_probe.is_some(),
+        });
+        Self {
+            workload: app.workload().to_owned(),
+            strategy: strategy(app),
+            services: services.collect(),
+        }
+    }
+
+    /// True when it ends by itself.
+    pub fn is_job(&self) -> bool {
+        self.workload == "job"
+    }
+
+    /// True when some service has no probe that says when it is ready.
+    pub fn needs_settling(&self) -> bool {
+        !self.is_job() && self.services.iter().any(|service| !service.probed)
+    }
+}
+
+/// Two versions side by side need their own ports and must not write to the same directory of the machine. The label
+/// decides where the application itself knows better, except over a port of the machine, which has one owner.
+fn strategy(app: &Application) -> Strategy {
+    let host_port = app.services.iter().flat_map(|service| &service.ports).any(|port| port.host_port != 0);
+    if host_port {
+        return Strategy::Recreate;
+    }
+    match app.labels.get(UPDATE_STRATEGY).map(String::as_str) {
+        Some("recreate") => return Strategy::Recreate,
+        Some("rolling") => return Strategy::Rolling,
+        _ => {}
+    }
+    let writes_host = app.services.iter().flat_map(|service| &service.volume_mounts).any(|mount| {
+        let source = app.volume(&mount.name).and_then(|volume| volume.source());
+        !mount.read_only && matches!(source, Some(VolumeSource::HostPath(_)))
+    });
+    if writes_host || matches!(app.workload(), "job" | "statefulset") {
+        Strategy::Recreate
+    } else {
+        Strategy::Rolling
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn app(json: &str) -> Application {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn what_cannot_run_twice_is_recreated_and_the_rest_is_rolled() {
+        let cases = [
+            (r#"{"services":[{"name":"a1"}]}"#, Strategy::Rolling),
+            (r#"{"services":[{"name":"a1","ports":[{"containerPort":80}]}]}"#, Strategy::Rolling),
+            (r#"{"services":[{"name":"a1","ports":[{"hostPort":80}]}]}"#, Strategy::Recreate),
+            (r#"{"workload":"statefulset","services":[{"name":"a1"}]}"#, Strategy::Recreate),
+            (r#"{"labels":{"baetyl-update-strategy":"recreate"},"services":[{"name":"a1"}]}"#, Strategy::Recreate),
+            (
+                r#"{"labels":{"baetyl-update-strategy":"rolling"},"services":[{"name":"a1","ports":[{"hostPort":80}]}]}"#,
+                Strategy::Recreate,
+            ),
+            (
+                r#"{"volumes":[{"name":"db","hostPath":{"path":"/db"}}],
+                    "services":[{"name":"a1","volumeMounts":[{"name":"db","mountPath":"/db"}]}]}"#,
+                Strategy::Recreate,
+            ),
+            (
+                r#"{"volumes":[{"name":"db","hostPath":{"path":"/db"}}],
+                    "services":[{"name":"a1","volumeMounts":[{"name":"db","mountPath":"/db","readOnly":true}]}]}"#,
+                Strategy::Rolling,
+            ),
+            (
+                r#"{"labels":{"baetyl-update-strategy":"rolling"},"volumes":[{"name":"db","hostPath":{"path":"/db"}}],
+                    "services":[{"name":"a1","volumeMounts":[{"name":"db","mountPath":"/db"}]}]}"#,
+                Strategy::Rolling,
+            ),
+        ];
+        for (json, expected) in cases {
+            assert_eq!(Shape::of(&app(json)).strategy, expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn functions_are_open_to_everybody_only_when_the_label_or_the_service_says_so() {
+        let functions = r#""services":[{"name":"f1","functions":[{"name":"hello","handler":"index.handler"}]}]"#;
+        let open = |json: String| Shape::of(&app(&json)).services[0].anonymous;
+        assert!(!open(format!("{{{functions}}}")));
+        assert!(open(format!(r#"{{"labels":{{"baetyl-function-access":"anonymous"}},{functions}}}"#)));
+        assert!(!open(format!(r#"{{"labels":{{"baetyl-function-access":"token"}},{functions}}}"#)));
+    }
+}
