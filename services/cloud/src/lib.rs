@@ -3,6 +3,9 @@
 //! Start at [`store`] (the one database: every change takes the next revision of its namespace), then `rest` (how
 //! operators write), `desire` (what a node shall run at a revision), `link` (how it gets there).
 
+pub mod auth;
+pub mod catalog;
+pub mod objects;
 pub mod pki;
 pub mod seal;
 pub mod store;

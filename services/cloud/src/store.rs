@@ -32,7 +32,7 @@ pub mod tokens;
 mod tx;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use changes::{By, Change, ChangeRow, Subject, Verb};
 pub(crate) use error::Doing;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::sqlite::SqliteRow;
 
 use super::error::Doing as _;
-use super::row::{Labels, json, parsed, revision, signed, to_json};
+use super::row::{Labels, json, parsed, revision, signed, stamp, to_json};
 use super::{Change, Store, StoreError, Subject, Tx, Verb};
 
 /// A node as an operator described it.
@@ -184,8 +184,8 @@ impl Tx {
         .bind(node.name.as_str())
         .bind(node.uid.as_str())
         .bind(signed(node.version.get()))
-        .bind(node.create_time.to_string())
-        .bind(node.update_time.to_string())
+        .bind(stamp(node.create_time))
+        .bind(stamp(node.update_time))
         .bind(labels)
         .bind(properties)
         .bind(spec)
@@ -214,7 +214,7 @@ impl Tx {
             .bind(node.uid.as_str())
             .bind(node.name.as_str())
             .bind(signed(next.get()))
-            .bind(time.to_string())
+            .bind(stamp(time))
             .execute(self.connection())
             .await
             .doing("remember the deleted node")?;

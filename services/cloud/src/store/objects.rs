@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use sqlx::sqlite::SqliteRow;
 
 use super::error::Doing as _;
-use super::row::{number, parsed, signed, text};
+use super::row::{number, parsed, signed, stamp, text};
 use super::{Store, StoreError, Tx};
 
 /// An uploaded file.
@@ -129,8 +129,8 @@ impl Tx {
         .bind(digest.to_string())
         .bind(md5)
         .bind(signed(size))
-        .bind(create_time.to_string())
-        .bind(time.to_string())
+        .bind(stamp(create_time))
+        .bind(stamp(time))
         .execute(self.connection())
         .await
         .doing("write the object")?;

@@ -6,7 +6,7 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
 use super::error::Doing as _;
-use super::row::{Labels, blob, flag, json, number, parsed, revision, signed, text, to_json};
+use super::row::{Labels, blob, flag, json, number, parsed, revision, signed, stamp, text, to_json};
 use super::{Change, Inner, Store, StoreError, Tx, Verb};
 use crate::seal::SealContext;
 
@@ -310,8 +310,8 @@ impl Tx {
         .bind(signed(row.version.get()))
         .bind(row.digest.to_string())
         .bind(signed(row.size))
-        .bind(row.create_time.to_string())
-        .bind(row.update_time.to_string())
+        .bind(stamp(row.create_time))
+        .bind(stamp(row.update_time))
         .bind(to_json("labels", &row.labels)?)
         .bind(row.system)
         .bind(&row.subtype)

@@ -75,3 +75,8 @@ pub(crate) fn signed(value: u64) -> i64 {
 pub(crate) fn to_json<T: Serialize>(what: &'static str, value: &T) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|error| bad(what, error))
 }
+
+/// A time as it is stored: always six digits of a second, so that text order is time order.
+pub(crate) fn stamp(time: jiff::Timestamp) -> String {
+    format!("{time:.6}")
+}

@@ -7,17 +7,17 @@ use baetyl_model::{Kind, Namespace};
 
 use super::*;
 
-pub(super) struct Fixture {
-    pub(super) store: Store,
-    pub(super) namespace: Namespace,
-    pub(super) dir: tempfile::TempDir,
+pub(crate) struct Fixture {
+    pub(crate) store: Store,
+    pub(crate) namespace: Namespace,
+    pub(crate) dir: tempfile::TempDir,
 }
 
-pub(super) fn by() -> By {
+pub(crate) fn by() -> By {
     By { actor: "test".into(), request_id: "r1".into(), time: "2026-01-02T03:04:05Z".parse().unwrap() }
 }
 
-pub(super) async fn fixture() -> Fixture {
+pub(crate) async fn fixture() -> Fixture {
     let dir = tempfile::tempdir().unwrap();
     let seal = crate::seal::Seal::open_dir(dir.path()).unwrap();
     let store = Store::open(&dir.path().join("cloud.db"), seal).await.unwrap();

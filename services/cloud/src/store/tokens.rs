@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::sqlite::SqliteRow;
 
 use super::error::Doing as _;
-use super::row::{parsed, text};
+use super::row::{parsed, stamp, text};
 use super::{By, Store, StoreError};
 
 /// What a caller may do in its namespace. Each role includes the ones below it.
@@ -85,7 +85,7 @@ impl Store {
         .bind(name)
         .bind(hash)
         .bind(role.as_str())
-        .bind(by.time.to_string())
+        .bind(stamp(by.time))
         .execute(self.writer())
         .await
         .doing("keep the token")?;

@@ -4,7 +4,7 @@ use baetyl_model::{Namespace, Revision};
 use sqlx::{Sqlite, SqliteConnection, Transaction};
 
 use super::error::Doing as _;
-use super::row::signed;
+use super::row::{signed, stamp};
 use super::{By, Change, Store, StoreError};
 
 /// An open write. Dropped without [`Tx::commit`] it leaves no trace.
@@ -57,7 +57,7 @@ impl Store {
     pub async fn create_namespace(&self, namespace: &Namespace, by: &By) -> Result<bool, StoreError> {
         let done = sqlx::query("INSERT INTO namespaces (name, create_time) VALUES (?, ?) ON CONFLICT DO NOTHING")
             .bind(namespace.as_str())
-            .bind(by.time.to_string())
+            .bind(stamp(by.time))
             .execute(self.writer())
             .await
             .doing("create the namespace")?;
@@ -143,7 +143,7 @@ impl Tx {
             .execute(&mut *self.tx)
             .await
             .doing("take a revision")?;
-        let time = self.by.time.to_string();
+        let time = stamp(self.by.time);
         for (seq, change) in (1i64..).zip(&self.changes) {
             sqlx::query(
                 "INSERT INTO changes (namespace, revision, seq, time, actor, verb, kind, name, uid, old_digest, \
