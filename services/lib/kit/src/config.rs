@@ -105,6 +105,11 @@ pub fn load_both<Outer: Configuration, Inner: Configuration>(
     env: impl IntoIterator<Item = (String, String)>,
 ) -> Result<(Outer, Inner), ConfigError> {
     let tree = [defaults::<Outer>()?, defaults::<Inner>()?];
+    if let Some(key) = tree[1].keys().find(|key| tree[0].contains_key(*key)) {
+        return Err(type_mistake(format!(
+            "the key {key} of the service belongs to the shell; rename it"
+        )));
+    }
     let layers = Layers::read(&tree, service, file, env)?;
     let (outer, inner) = layers
         .merged()
@@ -138,13 +143,20 @@ fn defaults<T: Configuration>() -> Result<figment::value::Dict, ConfigError> {
         Ok(figment::value::Value::Dict(_, dict)) => Ok(dict),
         // `()` and empty structs: nothing can be configured.
         Ok(figment::value::Value::Empty(..)) => Ok(figment::value::Dict::new()),
-        Ok(_) | Err(_) => Err(ConfigError {
-            mistakes: vec![Mistake {
-                source: "defaults".to_owned(),
-                key: String::new(),
-                problem: "the configuration type does not serialize to a map".to_owned(),
-            }],
-        }),
+        Ok(_) | Err(_) => Err(type_mistake(
+            "the configuration type does not serialize to a map".to_owned(),
+        )),
+    }
+}
+
+/// A mistake of the program, not of its user.
+fn type_mistake(problem: String) -> ConfigError {
+    ConfigError {
+        mistakes: vec![Mistake {
+            source: "defaults".to_owned(),
+            key: String::new(),
+            problem,
+        }],
     }
 }
 

@@ -89,6 +89,25 @@ impl TaskOutput for () {
     }
 }
 
+/// Names the type of `loop {}`, which the language does not let us write here: it is the output of
+/// `fn() -> !`.
+#[doc(hidden)]
+pub trait Output {
+    /// What the function returns.
+    type Of;
+}
+
+impl<T> Output for fn() -> T {
+    type Of = T;
+}
+
+/// A task that never ends by itself, `async { loop { … } }`.
+impl TaskOutput for <fn() -> ! as Output>::Of {
+    fn into_result(self) -> Result<(), BoxError> {
+        self
+    }
+}
+
 impl<E: Into<BoxError> + Send + 'static> TaskOutput for Result<(), E> {
     fn into_result(self) -> Result<(), BoxError> {
         self.map_err(Into::into)

@@ -5,7 +5,7 @@
 //! through silently (a struct without `deny_unknown_fields`) is found by comparing the keys that were given
 //! with those the result knows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use figment::error::Kind;
 use figment::value::{Dict, Tag, Value};
@@ -27,6 +27,7 @@ pub(super) fn extract<T: Configuration>(
         defaults: Value::Dict(Tag::Default, defaults.clone()),
         mistakes: Vec::new(),
         removed: BTreeMap::new(),
+        taken: BTreeSet::new(),
     };
     // Twice the bound: a text from the environment is tried a second time without being a mistake.
     for _ in 0..MAX_MISTAKES * 2 {
@@ -56,6 +57,8 @@ struct Attempt<'l> {
     mistakes: Vec<Mistake>,
     /// Indices (as given) taken out of each list, so that later mistakes name the index as given.
     removed: BTreeMap<Vec<String>, Vec<usize>>,
+    /// Keys taken out (as given), so that their absence is not reported on top.
+    taken: BTreeSet<Vec<String>>,
 }
 
 impl Attempt<'_> {
@@ -76,6 +79,12 @@ impl Attempt<'_> {
         }
         let source = source.unwrap_or_else(|| "defaults".to_owned());
         let shown = self.as_given(&path);
+        if let Kind::MissingField(field) = &error.kind {
+            let missing: Vec<String> = shown.iter().cloned().chain([field.to_string()]).collect();
+            if self.taken.contains(&missing) {
+                return self.repair(&path);
+            }
+        }
         self.mistakes.push(Mistake {
             key: self.layers.key_name(&source, &shown),
             source,
@@ -143,7 +152,11 @@ impl Attempt<'_> {
         };
         let given = self.as_given(path);
         match at_mut(&mut self.tree, parent) {
-            Some(Value::Dict(_, dict)) => dict.remove(last).is_some(),
+            Some(Value::Dict(_, dict)) => {
+                let was_there = dict.remove(last).is_some();
+                self.taken.insert(given);
+                was_there
+            }
             Some(Value::Array(_, list)) => {
                 let index = last.parse().unwrap_or(usize::MAX);
                 if index >= list.len() {
@@ -257,7 +270,9 @@ fn describe(kind: &Kind) -> String {
         Kind::UnknownField(_, []) => "unknown key".to_owned(),
         Kind::UnknownField(_, known) => format!("unknown key; known here: {}", known.join(", ")),
         Kind::MissingField(field) => format!("the key {field} is missing"),
-        Kind::InvalidType(found, expected) => format!("is {found}, expected {expected}"),
+        Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
+            format!("is {found}, expected {expected}")
+        }
         Kind::UnknownVariant(found, known) => {
             format!("is {found:?}, expected one of {}", known.join(", "))
         }

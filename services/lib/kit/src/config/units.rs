@@ -242,3 +242,6 @@ fn split_number(text: &str) -> Option<(u64, &str)> {
     let (number, rest) = text.split_at(length);
     Some((number.parse().ok()?, rest))
 }
+
+#[cfg(test)]
+mod tests;
