@@ -1,1 +1,51 @@
-//! All edge roles in one process, and their supervisor.
+//! All edge roles in one process ([`run`]), and a supervisor of the separate programs ([`supervise`]).
+//!
+//! One process means the same services with the same contracts over the same sockets: only the number of processes differs.
+//! `baetyl-init` stays a program of its own, because it ends.
+
+pub mod supervise;
+
+use baetyl_kit::Kit;
+use serde::{Deserialize, Serialize};
+
+/// The configurations of all roles, each beneath its name.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// As `baetyl-node` reads it.
+    pub node: baetyl_node::Config,
+    /// As `baetyl-sync` reads it.
+    pub sync: baetyl_sync::Config,
+    /// As `baetyl-engine` reads it.
+    pub engine: baetyl_engine::Config,
+    /// As `baetyl-function-proxy` reads it.
+    pub function_proxy: baetyl_function_proxy::Config,
+}
+
+/// Runs all roles until shutdown. A role that fails ends the process: the service manager starts it again, and no
+/// application notices.
+///
+/// # Errors
+/// Never itself; a role's failure is that of the kit.
+pub async fn run(config: Config, kit: Kit) -> Result<(), std::convert::Infallible> {
+    let tasks = kit.tasks().clone();
+    tasks.spawn_required(
+        "node",
+        Box::pin(baetyl_node::run(config.node, kit.child("node"))),
+    );
+    tasks.spawn_required(
+        "sync",
+        Box::pin(baetyl_sync::run(config.sync, kit.child("sync"))),
+    );
+    tasks.spawn_required(
+        "engine",
+        Box::pin(baetyl_engine::run(config.engine, kit.child("engine"))),
+    );
+    let proxy = kit.child("function-proxy");
+    tasks.spawn_required(
+        "function-proxy",
+        Box::pin(baetyl_function_proxy::run(config.function_proxy, proxy)),
+    );
+    kit.until_shutdown().await;
+    Ok(())
+}

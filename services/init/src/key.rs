@@ -11,7 +11,7 @@ use crate::Error;
 const MAX_KEY: u64 = 16 * 1024;
 
 fn path(kit: &Kit) -> Result<PathBuf, Error> {
-    let path = kit.data_dir().join("init/node.key");
+    let path = kit.data_dir().join("init/node.key"); // for errors before the directory exists
     let dir = kit.state_dir().map_err(|source| Error::Key {
         path: path.clone(),
         source,

@@ -36,3 +36,27 @@ impl Default for Config {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use baetyl_kit::config;
+
+    use super::*;
+
+    #[test]
+    fn the_example_configuration_is_the_default() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("etc/node.yaml");
+        let (_, read) = config::load_both::<baetyl_kit::cli::ShellConfig, Config>(
+            "node",
+            Some(&path),
+            std::iter::empty(),
+        )
+        .unwrap();
+        assert_eq!(
+            config::render(&read).unwrap(),
+            config::render(&Config::default()).unwrap()
+        );
+    }
+}
