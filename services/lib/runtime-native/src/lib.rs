@@ -60,7 +60,13 @@
 //! ```
 
 pub mod config;
+mod end;
+mod launch;
+mod materialise;
+mod paths;
 mod proc;
+mod process;
+mod record;
 pub mod shim;
 pub mod spec;
 pub mod status;
