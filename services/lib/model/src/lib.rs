@@ -6,13 +6,14 @@
 //! Read in this order: [`name`] and [`digest`] (identifiers, parsed once at the border), [`resource`] (what an operator
 //! writes, in Baetyl v2's field names), [`desire`] (what travels down, and which one is accepted), [`mod@plan`] (desire and
 //! observation to ordered steps), [`update`] (one application's way from one version to the next), [`rollup`] and
-//! [`report`] (what travels up), `link` (the protocol between an edge and its cloud), `trust` (time and
+//! [`report`] (what travels up), [`link`] (the protocol between an edge and its cloud), [`trust`] (time and
 //! certificates).
 
 pub mod base64;
 pub mod desire;
 pub mod digest;
 pub mod labels;
+pub mod link;
 pub mod merge;
 pub mod name;
 pub mod plan;
@@ -20,6 +21,7 @@ pub mod report;
 pub mod resource;
 pub mod rollup;
 pub mod strict;
+pub mod trust;
 pub mod update;
 
 /// The time types of the whole workspace.

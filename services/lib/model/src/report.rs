@@ -10,6 +10,7 @@ use crate::desire::Header;
 use crate::name::{AppName, Generation, Version};
 
 mod stats;
+pub mod v2;
 
 pub use stats::{DiskStats, InstanceStats, MachineStats, NetworkStats, NodeStats};
 

@@ -1,5 +1,7 @@
 //! From instances to applications to the node: statuses and conditions.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
 use crate::desire::Header;
@@ -22,24 +24,40 @@ pub struct Shape {
     pub job: bool,
 }
 
-/// Whether a release on probation does well: what the update machine is told.
+/// Restarts of each instance at a moment, by name: what [`health`] counts from.
+pub type Restarts = BTreeMap<String, u32>;
+
+/// The restarts of instances now. Taken when a release is put on probation: a release that is gone back to brings the
+/// restarts of its former life with it.
+pub fn restarts<'a>(instances: impl IntoIterator<Item = &'a InstanceStatus>) -> Restarts {
+    instances
+        .into_iter()
+        .map(|instance| (instance.name.clone(), instance.restarts))
+        .collect()
+}
+
+/// Whether a release on probation does well: what the update machine is told. `before` are the restarts when its
+/// probation began.
 ///
 /// An instance is `Failed` when it will not be tried again; one that waits to be started again is `Pending`, with the
 /// cause of its last end and the count of its restarts.
-pub fn health(shape: Shape, instances: &[&InstanceStatus]) -> Health {
+pub fn health(shape: Shape, instances: &[&InstanceStatus], before: &Restarts) -> Health {
     let failing = instances.iter().find_map(|instance| {
         let cause = if instance.cause.is_empty() {
             "no cause is known"
         } else {
             &instance.cause
         };
+        let again = instance
+            .restarts
+            .saturating_sub(before.get(&instance.name).copied().unwrap_or(0));
         match instance.status {
             RunStatus::Failed => Some(format!("{} failed: {cause}", instance.name)),
             RunStatus::Running if instance.ready => None,
             RunStatus::Succeeded => None,
-            _ if instance.restarts >= CRASH_LIMIT => Some(format!(
-                "{} was started again {} times: {cause}",
-                instance.name, instance.restarts
+            _ if again >= CRASH_LIMIT => Some(format!(
+                "{} was started again {again} times: {cause}",
+                instance.name
             )),
             _ => None,
         }
