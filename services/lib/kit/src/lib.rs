@@ -50,7 +50,7 @@
 //!
 //! A gRPC server adds its services, who may call them, and reflection:
 //!
-//! ```ignore
+//! ```text
 //! kit::grpc::Server::new(&kit, "node-core")
 //!     .add_service(NodeServiceServer::new(service))
 //!     .authorize(kit::grpc::same_user())          // or a function over (peer, path, headers)
@@ -61,7 +61,7 @@
 //!
 //! and its caller:
 //!
-//! ```ignore
+//! ```text
 //! let endpoint = kit::grpc::Endpoint::unix(kit.core_socket("node"));
 //! let mut node = NodeServiceClient::new(kit::grpc::connect_lazy(&endpoint, "sync")?);
 //! node.accept_desire(kit::grpc::unary(request)).await?;

@@ -51,7 +51,9 @@ fn build(descriptors: &'static [u8], services: &[&'static str]) -> Option<Router
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(descriptors)
             .with_service_name("grpc.health.v1.Health");
-        services.iter().fold(builder, |builder, name| builder.with_service_name(*name))
+        services
+            .iter()
+            .fold(builder, |builder, name| builder.with_service_name(*name))
     };
     match (builder().build_v1(), builder().build_v1alpha()) {
         (Ok(v1), Ok(v1alpha)) => Some(Routes::new(v1).add_service(v1alpha).into_axum_router()),
