@@ -17,6 +17,9 @@ use crate::rest::Rest;
 use crate::wait::until;
 use crate::world::{Process, Shape, program, programs_dir};
 
+/// Process ids and start times of instances, by name.
+pub type Lives = BTreeMap<String, (u64, Option<i64>)>;
+
 /// A node on this machine.
 #[derive(Debug)]
 pub struct Edge {
@@ -281,6 +284,24 @@ impl Edge {
             [one] => Ok(one.clone()),
             other => bail!("{app} has {} instances", other.len()),
         }
+    }
+
+    /// Process ids and start times of all instances that are ready.
+    ///
+    /// # Errors
+    /// When engine does not answer or something does not run.
+    pub async fn lives(&self) -> Result<Lives> {
+        let mut lives = Lives::new();
+        for app in self.apps().await? {
+            ensure!(!app.instances.is_empty(), "{} has no instance", app.name);
+            for instance in app.instances {
+                ensure!(instance.ready, "{} is not ready", instance.name);
+                let start = instance.start_time.as_ref().map(|time| time.seconds);
+                lives.insert(instance.name, (instance.pid, start));
+            }
+        }
+        ensure!(!lives.is_empty(), "nothing runs");
+        Ok(lives)
     }
 
     /// Calls the first port of an application over HTTP.

@@ -5,8 +5,6 @@
 mod down;
 mod up;
 
-pub use up::Lives;
-
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Instant;

@@ -329,13 +329,73 @@ impl Shape {
     }
 }
 
-/// Creates a node in the cloud and activates an edge in `dir` with its install command.
-///
-/// # Errors
-/// When a step fails.
-pub async fn install(rest: &Rest, node: &str, dir: &Path, shape: Shape) -> Result<Edge> {
-    let mut edge = Edge::new(node, dir, shape)?;
-    edge.start().await?;
-    edge.activate(rest).await?;
-    Ok(edge)
+/// A cloud and one installed node, for tests that need no story.
+#[derive(Debug)]
+pub struct World {
+    /// The node; dropped first, so that nothing it started outlives the directory.
+    pub edge: Edge,
+    /// The cloud.
+    pub cloud: Cloud,
+    /// A client with the admin token.
+    pub rest: Rest,
+    /// Everything lies here.
+    pub dir: tempfile::TempDir,
+}
+
+impl World {
+    /// Starts a cloud, describes node `north-1` with label `site=north`, and installs it.
+    ///
+    /// # Errors
+    /// When a step fails.
+    pub async fn start(shape: Shape) -> Result<Self> {
+        // Short: the path of a Unix socket has at most 107 bytes.
+        let dir = tempfile::Builder::new().prefix("bt-").tempdir()?;
+        let cloud = Cloud::start(&dir.path().join("cloud")).await?;
+        let rest = cloud.rest()?;
+        let node = serde_json::json!({"name": "north-1", "nodeMode": "native", "labels": {"site": "north"}});
+        rest.post("/v1/nodes", &node).await?;
+        let mut edge = Edge::new("north-1", &dir.path().join("edge"), shape)?;
+        edge.start().await?;
+        edge.activate(&rest).await?;
+        Ok(Self {
+            edge,
+            cloud,
+            rest,
+            dir,
+        })
+    }
+
+    /// Creates an application and waits until it runs.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn run_app(&self, app: &serde_json::Value) -> Result<String> {
+        let made = self.rest.post("/v1/apps", app).await?;
+        let name = made["name"]
+            .as_str()
+            .context("an application without name")?;
+        let version = made["version"]
+            .as_str()
+            .context("an application without version")?
+            .to_owned();
+        self.edge.until_running(name, Some(&version)).await?;
+        Ok(version)
+    }
+
+    /// Waits until the cloud says that the node is online.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn until_online(&self) -> Result<serde_json::Value> {
+        let (node, _) = until("the node is online", || async {
+            let node = self
+                .rest
+                .get(&format!("/v1/nodes/{}", self.edge.node))
+                .await?;
+            ensure!(node["ready"] == 1, "ready is {}", node["ready"]);
+            Ok(node)
+        })
+        .await?;
+        Ok(node)
+    }
 }

@@ -11,9 +11,6 @@ use super::down::app_stats;
 use super::{NODE, Narrator, Story};
 use crate::wait::until;
 
-/// Process ids and start times of all instances.
-pub type Lives = BTreeMap<String, (u64, Option<i64>)>;
-
 impl<N: Narrator> Story<N> {
     /// Step 8.
     pub(crate) async fn dark(&mut self) -> Result<()> {
@@ -40,12 +37,12 @@ impl<N: Narrator> Story<N> {
 
         let services = self.edge.services();
         for service in services {
-            let before = self.lives().await?;
+            let before = self.edge.lives().await?;
             self.edge.kill_service(service)?;
             self.edge.start_service(service)?;
             let (after, _) = until(
                 &format!("the node is whole after {service} was killed"),
-                || self.lives(),
+                || self.edge.lives(),
             )
             .await?;
             ensure!(
@@ -61,7 +58,7 @@ impl<N: Narrator> Story<N> {
     /// Step 9.
     pub(crate) async fn cloud_returns(&mut self) -> Result<()> {
         self.step(9, "The cloud returns");
-        let before = self.lives().await?;
+        let before = self.edge.lives().await?;
         let start = Instant::now();
         self.cloud.resume().await?;
         let rest = self.rest.clone();
@@ -78,7 +75,7 @@ impl<N: Narrator> Story<N> {
         })
         .await?;
         let took = start.elapsed();
-        let after = self.lives().await?;
+        let after = self.edge.lives().await?;
         ensure!(
             before == after,
             "an application restarted: {before:?} -> {after:?}"
@@ -162,24 +159,6 @@ impl<N: Narrator> Story<N> {
         })
         .await?;
         Ok(())
-    }
-
-    /// Who lives on the node right now.
-    ///
-    /// # Errors
-    /// When engine does not answer or something does not run.
-    pub async fn lives(&self) -> Result<Lives> {
-        let mut lives = Lives::new();
-        for app in self.edge.apps().await? {
-            ensure!(!app.instances.is_empty(), "{} has no instance", app.name);
-            for instance in app.instances {
-                ensure!(instance.ready, "{} is not ready", instance.name);
-                let start = instance.start_time.as_ref().map(|time| time.seconds);
-                lives.insert(instance.name, (instance.pid, start));
-            }
-        }
-        ensure!(!lives.is_empty(), "nothing runs");
-        Ok(lives)
     }
 
     async fn local_properties(

@@ -1,0 +1,109 @@
+//! Install tokens, keys and certificates, with the real programs.
+
+use anyhow::{Context as _, Result, ensure};
+use baetyl_tests::apps;
+use baetyl_tests::edge::Edge;
+use baetyl_tests::wait::until;
+use baetyl_tests::world::{Shape, World};
+
+#[tokio::test]
+async fn init_on_an_activated_node_asks_for_nothing_and_ends_well() -> Result<()> {
+    let mut world = World::start(Shape::Five).await?;
+    world.cloud.stop().await?;
+    let (output, ()) = world
+        .edge
+        .run_install("BAETYL_INIT__TOKEN=unused baetyl-init run")
+        .await?;
+    ensure!(output.0, "{}", output.1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn another_machine_with_the_same_install_command_is_refused() -> Result<()> {
+    let world = World::start(Shape::One).await?;
+    let answer = world.rest.get("/v1/nodes/north-1/init?mode=native").await?;
+    let fresh = answer["cmd"].as_str().context("no command")?.to_owned();
+    // A new command for the same node: its token is good, but the node has a key already.
+    let mut thief = Edge::new("north-1", &world.dir.path().join("thief"), Shape::One)?;
+    thief.start().await?;
+    let used = world.edge.activate(&world.rest).await?;
+    let (output, ()) = thief.run_install(&used).await?;
+    println!("{}", output.1);
+    let (second, ()) = thief.run_install(&fresh).await?;
+    println!("{}", second.1);
+    // Whoever of the two got in: never both keys with one token.
+    ensure!(
+        !(output.0 && second.0),
+        "one machine was activated twice with two keys"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_wrong_token_and_a_wrong_pin_are_refused_in_words() -> Result<()> {
+    let world = World::start(Shape::One).await?;
+    let answer = world.rest.get("/v1/nodes/north-1/init?mode=native").await?;
+    let command = answer["cmd"].as_str().context("no command")?;
+    let mut fresh = Edge::new("north-1", &world.dir.path().join("fresh"), Shape::One)?;
+    fresh.start().await?;
+    let mut words: Vec<String> = command.split(' ').map(ToOwned::to_owned).collect();
+    let token = words
+        .iter_mut()
+        .find(|word| word.contains("TOKEN="))
+        .context("no token in the command")?;
+    token.push_str("AAAA");
+    let (output, ()) = fresh.run_install(&words.join(" ")).await?;
+    ensure!(!output.0 && output.1.contains("token"), "{}", output.1);
+
+    let pin = command
+        .split_once("--activate-ca-pin sha256:")
+        .context("no pin")?
+        .1;
+    let wrong = command.replace(&pin[..64], &"0".repeat(64));
+    fresh.set_env("BAETYL_INIT__DEADLINE", "2s");
+    let (output, ()) = fresh.run_install(&wrong).await?;
+    ensure!(
+        !output.0,
+        "a server of another authority was trusted: {}",
+        output.1
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_deleted_node_keeps_its_applications_and_is_not_served_any_more() -> Result<()> {
+    let world = World::start(Shape::One).await?;
+    world
+        .run_app(&apps::shell_app(
+            "sleeper",
+            "site=north",
+            "exec sleep 100000",
+        ))
+        .await?;
+    let lives = world.edge.lives().await?;
+    world.rest.delete("/v1/nodes/north-1").await?;
+    until("sync says Removed", || async {
+        use baetyl_proto::sync::link_state::Phase;
+        use baetyl_proto::sync::{GetLinkStateRequest, sync_service_client::SyncServiceClient};
+        let mut sync = SyncServiceClient::new(world.edge.channel("sync").await?);
+        let state = sync
+            .get_link_state(GetLinkStateRequest {})
+            .await?
+            .into_inner()
+            .state
+            .context("no state")?;
+        ensure!(
+            state.phase() == Phase::Removed,
+            "{:?} {}",
+            state.phase(),
+            state.message
+        );
+        Ok(())
+    })
+    .await?;
+    ensure!(
+        world.edge.lives().await? == lives,
+        "an application of a deleted node was touched"
+    );
+    Ok(())
+}
