@@ -82,7 +82,7 @@ pub(super) fn config_mount(
             unpack => FileSpec {
                 path: ".".to_owned(),
                 content: Content::Tree(request.objects.tree(&object.digest, unpack)),
-                mode: None,
+                mode,
             },
         });
     }
