@@ -69,6 +69,12 @@ impl Rest {
         }
     }
 
+    /// The same server and token over connections of its own.
+    #[must_use]
+    pub fn another(&self) -> Self {
+        Self::new(&self.base, self.token.as_deref())
+    }
+
     /// Sends a request.
     ///
     /// # Errors

@@ -70,6 +70,7 @@ fn allowed(folder: &str) -> Option<&'static [&'static str]> {
         }
         "services/lib/testkit" => &["services/lib/", "proto"],
         "services/edge" | "tests" => &[""],
+        "tools/bench" => &["tests"],
         f if f.starts_with("tools/") => &["services/lib/", "proto"],
         f if f.starts_with("services/") => SERVICE,
         _ => return None,
