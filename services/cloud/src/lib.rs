@@ -3,9 +3,15 @@
 //! Start at [`store`] (the one database: every change takes the next revision of its namespace), then `rest` (how
 //! operators write), `desire` (what a node shall run at a revision), `link` (how it gets there).
 
+pub mod activation;
 pub mod auth;
 pub mod catalog;
+pub mod desire;
+pub mod events;
+pub mod install;
+pub mod link;
 pub mod objects;
 pub mod pki;
+pub mod report;
 pub mod seal;
 pub mod store;

@@ -1,0 +1,170 @@
+//! What a node may fetch: exactly what its own current desire, or the one it was sent last, references.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use baetyl_kit::error::chain;
+use baetyl_model::{Digest, Kind, Namespace, Revision};
+use baetyl_proto::digest;
+use baetyl_proto::link::{FetchObjectResponse, FetchResourcesResponse};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, stream};
+use tokio::fs::File;
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+use tonic::Status;
+
+use super::LinkDeps;
+use crate::desire::{self, FeedError};
+use crate::pki::NodeIdentity;
+use crate::store::AppRow;
+
+/// Most digests in one call, as the contract says.
+const MAX_DIGESTS: usize = 1000;
+
+/// Bytes in one message: large enough that framing does not count, small enough that a slow node costs little memory.
+const CHUNK: usize = 64 * 1024;
+
+/// One version of one resource.
+#[derive(Clone, Debug)]
+struct Body {
+    kind: Kind,
+    name: String,
+    version: Revision,
+    digest: Digest,
+}
+
+/// The applications whose references a node may fetch.
+async fn allowed(deps: &LinkDeps, node: &NodeIdentity) -> Result<Vec<Arc<AppRow>>, Status> {
+    let snapshot = deps.feed.current(&node.namespace).await.map_err(|error| unavailable(&error))?;
+    let mut apps = deps.links.delivered(&node.namespace, &node.uid);
+    if let Some(row) = snapshot.nodes.get(&node.uid) {
+        apps.extend(desire::select_apps(row, &snapshot).unwrap_or_default());
+    }
+    Ok(apps)
+}
+
+fn unavailable(error: &FeedError) -> Status {
+    tracing::error!(error = %chain(error), "the link cannot read what a node may fetch");
+    Status::unavailable("the cloud cannot read its database at the moment; try again")
+}
+
+fn parse(digest: &str) -> Result<Digest, Status> {
+    digest.parse().map_err(|error| Status::invalid_argument(format!("{error}")))
+}
+
+fn denied(digest: &Digest) -> Status {
+    Status::permission_denied(format!("{digest} is not referenced by the node's own desire"))
+}
+
+/// The bodies of these digests, in this order. All of them are allowed, or nothing is sent.
+pub(super) async fn resources(
+    deps: &LinkDeps,
+    node: NodeIdentity,
+    digests: &[String],
+) -> Result<impl Stream<Item = Result<FetchResourcesResponse, Status>> + Send + use<>, Status> {
+    if digests.len() > MAX_DIGESTS {
+        return Err(Status::invalid_argument(format!("at most {MAX_DIGESTS} digests a call")));
+    }
+    let apps = allowed(deps, &node).await?;
+    let by_digest: HashMap<Digest, Body> = apps.iter().flat_map(|app| bodies(app)).collect();
+    let wanted = digests.iter().map(|digest| {
+        let digest = parse(digest)?;
+        by_digest.get(&digest).cloned().ok_or_else(|| denied(&digest))
+    });
+    let wanted: Vec<Body> = wanted.collect::<Result<_, _>>()?;
+    let deps = deps.clone();
+    Ok(stream::iter(wanted).then(move |body| read(deps.clone(), node.namespace.clone(), body)).flat_map(chunks))
+}
+
+fn bodies(app: &AppRow) -> impl Iterator<Item = (Digest, Body)> + '_ {
+    let own = Body { kind: Kind::Application, name: app.name.clone(), version: app.version, digest: app.digest };
+    let referenced = app.resources.iter().map(|row| Body {
+        kind: row.kind,
+        name: row.name.clone(),
+        version: row.version,
+        digest: row.digest,
+    });
+    std::iter::once(own).chain(referenced).map(|body| (body.digest, body))
+}
+
+/// A body as it was written, a secret's decrypted; its digest is checked once more.
+async fn read(deps: LinkDeps, namespace: Namespace, body: Body) -> Result<(Digest, Bytes), Status> {
+    let Body { kind, name, version, digest } = body;
+    let found = deps.store.version(&namespace, kind, &name, version).await.map_err(super::admit::unavailable)?;
+    let found = found.ok_or_else(|| {
+        Status::not_found(format!("version {version} of {kind} {name} does not exist any more ({digest})"))
+    })?;
+    if digest::of(&found.body) != digest {
+        tracing::error!(%namespace, %kind, name, %version, "a stored body does not have its digest");
+        return Err(Status::data_loss(format!("version {version} of {kind} {name} is damaged at the cloud")));
+    }
+    Ok((digest, found.body.into()))
+}
+
+fn chunks(
+    body: Result<(Digest, Bytes), Status>,
+) -> impl Stream<Item = Result<FetchResourcesResponse, Status>> + Send {
+    let parts = match body {
+        Err(status) => vec![Err(status)],
+        Ok((digest, bytes)) => {
+            let count = bytes.len().div_ceil(CHUNK).max(1);
+            let part = |at: usize| FetchResourcesResponse {
+                digest: digest.to_string(),
+                chunk: bytes.slice(at * CHUNK..bytes.len().min((at + 1) * CHUNK)),
+                last: at + 1 == count,
+            };
+            (0..count).map(|at| Ok(part(at))).collect()
+        }
+    };
+    stream::iter(parts)
+}
+
+/// The bytes of an object from an offset.
+pub(super) async fn object(
+    deps: &LinkDeps,
+    node: &NodeIdentity,
+    digest: &str,
+    offset: u64,
+) -> Result<impl Stream<Item = Result<FetchObjectResponse, Status>> + Send + use<>, Status> {
+    let digest = parse(digest)?;
+    let apps = allowed(deps, node).await?;
+    let named = apps.iter().flat_map(|app| &app.objects).filter(|(_, _, object)| object.digest == digest);
+    // With a url the node fetches it there; but the same bytes may have been uploaded, too.
+    if named.count() == 0 {
+        return Err(denied(&digest));
+    }
+    let path = deps.objects.path(&digest);
+    let mut file = File::open(&path).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => Status::not_found(format!("object {digest} is not in this cloud's store")),
+        _ => broken(&digest, &error),
+    })?;
+    let total = file.metadata().await.map_err(|error| broken(&digest, &error))?.len();
+    if offset > total {
+        return Err(Status::out_of_range(format!("object {digest} has {total} bytes, {offset} were skipped")));
+    }
+    file.seek(std::io::SeekFrom::Start(offset)).await.map_err(|error| broken(&digest, &error))?;
+    let state = Some((file, Some(total)));
+    Ok(stream::unfold(state, move |state| async move {
+        let (mut file, total) = state?;
+        let first = total.is_some();
+        match next_chunk(&mut file).await {
+            Ok(chunk) if chunk.is_empty() && !first => None,
+            Ok(chunk) => {
+                let message = FetchObjectResponse { chunk, total_size: total.unwrap_or(0) };
+                Some((Ok(message), Some((file, None))))
+            }
+            Err(error) => Some((Err(broken(&digest, &error)), None)),
+        }
+    }))
+}
+
+async fn next_chunk(file: &mut File) -> std::io::Result<Bytes> {
+    let mut chunk = bytes::BytesMut::with_capacity(CHUNK);
+    while chunk.len() < CHUNK && file.read_buf(&mut chunk).await? > 0 {}
+    Ok(chunk.freeze())
+}
+
+fn broken(digest: &Digest, error: &std::io::Error) -> Status {
+    tracing::error!(%digest, %error, "cannot read an object");
+    Status::unavailable(format!("object {digest} cannot be read at the moment; try again"))
+}
