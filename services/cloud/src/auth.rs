@@ -78,9 +78,17 @@ impl Authenticator for Tokens {
         Box::pin(async move {
             let token = bearer(headers)?;
             // Looking up by hash tells nothing about the token by the time it takes.
-            let row = self.0.token_by_hash(&hash(token)).await.map_err(AuthError::Unavailable)?;
+            let row = self
+                .0
+                .token_by_hash(&hash(token))
+                .await
+                .map_err(AuthError::Unavailable)?;
             let row = row.ok_or(AuthError::Invalid)?;
-            Ok(Caller { namespace: row.namespace, actor: format!("token:{}", row.name), role: row.role })
+            Ok(Caller {
+                namespace: row.namespace,
+                actor: format!("token:{}", row.name),
+                role: row.role,
+            })
         })
     }
 }
@@ -106,7 +114,9 @@ pub enum TokenError {
     #[error("cannot make a token")]
     Random(#[source] crypto::CryptoError),
     /// The name is in use.
-    #[error("namespace \"{namespace}\" has a token \"{name}\" already; revoke it first or choose another name")]
+    #[error(
+        "namespace \"{namespace}\" has a token \"{name}\" already; revoke it first or choose another name"
+    )]
     Taken {
         /// The tenant.
         namespace: Namespace,
@@ -114,7 +124,9 @@ pub enum TokenError {
         name: String,
     },
     /// Not letters, digits, '-', '_' and '.'.
-    #[error("\"{0}\" is not a token name: 1 to 63 characters of a-z, A-Z, 0-9, '-', '_' and '.' are wanted")]
+    #[error(
+        "\"{0}\" is not a token name: 1 to 63 characters of a-z, A-Z, 0-9, '-', '_' and '.' are wanted"
+    )]
     Name(String),
     /// The database failed.
     #[error("cannot keep the token")]
@@ -130,7 +142,9 @@ pub enum TokenError {
 }
 
 fn random_token() -> Result<String, TokenError> {
-    crypto::random_hex::<32>().map(|random| format!("{PREFIX}{random}")).map_err(TokenError::Random)
+    crypto::random_hex::<32>()
+        .map(|random| format!("{PREFIX}{random}"))
+        .map_err(TokenError::Random)
 }
 
 /// Makes a token, and the namespace when it is not there. The text is shown once and cannot be had again.
@@ -161,10 +175,19 @@ async fn keep(
     if !(1..=63).contains(&name.len()) || !name.bytes().all(is_legal) {
         return Err(TokenError::Name(name.to_owned()));
     }
-    store.create_namespace(namespace, by).await.map_err(TokenError::Store)?;
-    let kept = store.add_token(namespace, name, role, &hash(token), by).await.map_err(TokenError::Store)?;
+    store
+        .create_namespace(namespace, by)
+        .await
+        .map_err(TokenError::Store)?;
+    let kept = store
+        .add_token(namespace, name, role, &hash(token), by)
+        .await
+        .map_err(TokenError::Store)?;
     if !kept {
-        return Err(TokenError::Taken { namespace: namespace.clone(), name: name.to_owned() });
+        return Err(TokenError::Taken {
+            namespace: namespace.clone(),
+            name: name.to_owned(),
+        });
     }
     Ok(())
 }

@@ -57,7 +57,10 @@ pub enum CatalogError {
 }
 
 fn list(things: &[(&'static str, String)]) -> String {
-    let words: Vec<_> = things.iter().map(|(kind, name)| format!("{kind} {name}")).collect();
+    let words: Vec<_> = things
+        .iter()
+        .map(|(kind, name)| format!("{kind} {name}"))
+        .collect();
     words.join(", ")
 }
 
@@ -111,11 +114,16 @@ body!(Secret, Kind::Secret);
 /// # Errors
 /// When the database fails.
 pub async fn current<T: Body>(tx: &mut Tx, name: &str) -> Result<Option<Written<T>>, StoreError> {
-    let Some(row) = tx.resource(T::KIND, name).await? else { return Ok(None) };
+    let Some(row) = tx.resource(T::KIND, name).await? else {
+        return Ok(None);
+    };
     let version = tx.version(T::KIND, name, row.version).await?;
     let body = version.map(|version| parse(&version.body)).transpose()?;
     body.map(|body| Written { row, body })
-        .ok_or_else(|| StoreError::Row { what: "resource", reason: format!("{name} has no current version") })
+        .ok_or_else(|| StoreError::Row {
+            what: "resource",
+            reason: format!("{name} has no current version"),
+        })
         .map(Some)
 }
 
@@ -124,7 +132,10 @@ pub async fn current<T: Body>(tx: &mut Tx, name: &str) -> Result<Option<Written<
 /// # Errors
 /// When it is another one.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, StoreError> {
-    serde_json::from_slice(body).map_err(|error| StoreError::Row { what: "body", reason: error.to_string() })
+    serde_json::from_slice(body).map_err(|error| StoreError::Row {
+        what: "body",
+        reason: error.to_string(),
+    })
 }
 
 /// Writes a body as a new version, unless it says what the current one says. `about` is the rest of the row; its body
@@ -147,7 +158,11 @@ async fn put<T: Body>(
         version: tx.revision(),
     };
     if let (Some(old), Some(before)) = (old, before) {
-        let stamped = Stamp { update_time: old.row.update_time, version: before, ..stamp.clone() };
+        let stamped = Stamp {
+            update_time: old.row.update_time,
+            version: before,
+            ..stamp.clone()
+        };
         let (mut then, mut now) = (old.body.clone(), body.clone());
         then.stamp(&stamped);
         now.stamp(&stamped);
@@ -157,9 +172,16 @@ async fn put<T: Body>(
         stamp.create_time = old.row.create_time;
     }
     body.stamp(&stamp);
-    let bytes = serde_json::to_vec(&body)
-        .map_err(|error| StoreError::Row { what: "body", reason: error.to_string() })?;
-    let row = tx.put_resource(NewResource { body: bytes, ..about }).await?;
+    let bytes = serde_json::to_vec(&body).map_err(|error| StoreError::Row {
+        what: "body",
+        reason: error.to_string(),
+    })?;
+    let row = tx
+        .put_resource(NewResource {
+            body: bytes,
+            ..about
+        })
+        .await?;
     Ok(Written { row, body })
 }
 
@@ -167,10 +189,19 @@ async fn put<T: Body>(
 ///
 /// # Errors
 /// When applications reference it.
-pub async fn delete(tx: &mut Tx, kind: Kind, word: &'static str, name: &str) -> Result<bool, CatalogError> {
+pub async fn delete(
+    tx: &mut Tx,
+    kind: Kind,
+    word: &'static str,
+    name: &str,
+) -> Result<bool, CatalogError> {
     let users = tx.users(kind, name).await?;
     if !users.is_empty() {
-        return Err(CatalogError::InUse { kind: word, name: name.to_owned(), users });
+        return Err(CatalogError::InUse {
+            kind: word,
+            name: name.to_owned(),
+            users,
+        });
     }
     Ok(tx.delete_resource(kind, name).await?.is_some())
 }

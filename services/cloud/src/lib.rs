@@ -1,7 +1,7 @@
 //! Cloud management suite: what operators wish for their nodes, kept, derived, signed, delivered, and what the nodes say.
 //!
-//! Start at [`store`] (the one database: every change takes the next revision of its namespace), then `rest` (how
-//! operators write), `desire` (what a node shall run at a revision), `link` (how it gets there).
+//! Start at [`store`] (the one database: every change takes the next revision of its namespace), then [`rest`] (how
+//! operators write), [`desire`] (what a node shall run at a revision), [`link`] (how it gets there).
 
 pub mod activation;
 pub mod auth;
@@ -11,7 +11,9 @@ pub mod events;
 pub mod install;
 pub mod link;
 pub mod objects;
+mod openapi;
 pub mod pki;
 pub mod report;
+pub mod rest;
 pub mod seal;
 pub mod store;

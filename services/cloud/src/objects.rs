@@ -35,7 +35,9 @@ pub struct ObjectsConfig {
 
 impl Default for ObjectsConfig {
     fn default() -> Self {
-        Self { max_size: ByteSize::gib(4) }
+        Self {
+            max_size: ByteSize::gib(4),
+        }
     }
 }
 
@@ -105,14 +107,21 @@ impl Objects {
     /// When it cannot be used.
     pub fn open(dir: &Path, config: &ObjectsConfig) -> Result<Self, ObjectError> {
         let uploads = dir.join(UPLOADS);
-        let failed = |source| ObjectError::File { path: dir.to_owned(), source };
+        let failed = |source| ObjectError::File {
+            path: dir.to_owned(),
+            source,
+        };
         fsio::create_dir_private(dir).map_err(failed)?;
         match std::fs::remove_dir_all(&uploads) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             _ => {}
         }
         fsio::create_dir_private(&uploads).map_err(failed)?;
-        let inner = Inner { dir: dir.to_owned(), max_size: config.max_size.bytes(), files: Default::default() };
+        let inner = Inner {
+            dir: dir.to_owned(),
+            max_size: config.max_size.bytes(),
+            files: Default::default(),
+        };
         Ok(Self(Arc::new(inner)))
     }
 
@@ -130,10 +139,16 @@ impl Objects {
         &self,
         mut body: impl Stream<Item = Result<Bytes, E>> + Unpin,
     ) -> Result<Upload, ObjectError> {
-        let random = crypto::random_hex::<8>().map_err(|error| self.failed(io::Error::other(error)))?;
+        let random =
+            crypto::random_hex::<8>().map_err(|error| self.failed(io::Error::other(error)))?;
         let path = self.0.dir.join(UPLOADS).join(random);
         // From here on dropped with what was written.
-        let mut upload = Upload { path, digest: Digest::from_sha256([0; 32]), md5: String::new(), size: 0 };
+        let mut upload = Upload {
+            path,
+            digest: Digest::from_sha256([0; 32]),
+            md5: String::new(),
+            size: 0,
+        };
         let failed = |source| self.failed(source);
         let mut file = File::create_new(&upload.path).await.map_err(failed)?;
         let (mut sha256, mut md5) = (crypto::Sha256::new(), Md5::new());
@@ -169,10 +184,14 @@ impl Objects {
         // The lock before the transaction, as in `release`: the other way round the two would wait for each other.
         let guard = self.0.files.lock().await;
         let path = self.path(&upload.digest);
-        self.place(&upload.path, &path).await.map_err(|source| ObjectError::File { path, source })?;
+        self.place(&upload.path, &path)
+            .await
+            .map_err(|source| ObjectError::File { path, source })?;
         let mut tx = store.begin(namespace, by).await?;
         let before = tx.object(name).await?.map(|row| row.digest);
-        let row = tx.put_object(name, upload.digest, &upload.md5, upload.size).await?;
+        let row = tx
+            .put_object(name, upload.digest, &upload.md5, upload.size)
+            .await?;
         tx.commit().await?;
         drop(guard);
         if let Some(before) = before.filter(|before| *before != row.digest) {
@@ -190,7 +209,11 @@ impl Objects {
         fs::create_dir_all(dir).await?;
         fs::rename(from, to).await?;
         fsio::sync_parent(to)?;
-        if is_new { fsio::sync_parent(dir) } else { Ok(()) }
+        if is_new {
+            fsio::sync_parent(dir)
+        } else {
+            Ok(())
+        }
     }
 
     /// Removes the bytes of these digests as far as nobody needs them any more.
@@ -229,14 +252,20 @@ impl Objects {
             let mut files = fs::read_dir(dir.path()).await.map_err(failed)?;
             while let Some(file) = files.next_entry().await.map_err(failed)? {
                 let name = file.file_name();
-                digests.extend(name.to_str().and_then(|hex| format!("sha256:{hex}").parse::<Digest>().ok()));
+                digests.extend(
+                    name.to_str()
+                        .and_then(|hex| format!("sha256:{hex}").parse::<Digest>().ok()),
+                );
             }
         }
         self.release(store, &digests).await
     }
 
     fn failed(&self, source: io::Error) -> ObjectError {
-        ObjectError::File { path: self.0.dir.clone(), source }
+        ObjectError::File {
+            path: self.0.dir.clone(),
+            source,
+        }
     }
 }
 
@@ -246,6 +275,13 @@ impl Upload {
     /// # Errors
     /// When it is something else.
     pub fn expect(&self, wanted: Digest) -> Result<(), ObjectError> {
-        if self.digest == wanted { Ok(()) } else { Err(ObjectError::Digest { wanted, found: self.digest }) }
+        if self.digest == wanted {
+            Ok(())
+        } else {
+            Err(ObjectError::Digest {
+                wanted,
+                found: self.digest,
+            })
+        }
     }
 }

@@ -78,7 +78,11 @@ impl Store {
     /// Wakes after every commit that took a revision in this namespace, with the newest revision. Starts at 0 for a
     /// namespace nothing was written to since the start: read [`Store::revision`] or a snapshot first, then wait.
     pub fn watch(&self, namespace: &Namespace) -> watch::Receiver<Revision> {
-        let mut revisions = self.0.revisions.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut revisions = self
+            .0
+            .revisions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         revisions
             .entry(namespace.clone())
             .or_insert_with(|| watch::Sender::new(Revision(0)))
@@ -86,7 +90,11 @@ impl Store {
     }
 
     fn signal(&self, namespace: &Namespace, revision: Revision) {
-        let mut revisions = self.0.revisions.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut revisions = self
+            .0
+            .revisions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let sender = revisions
             .entry(namespace.clone())
             .or_insert_with(|| watch::Sender::new(Revision(0)));
@@ -108,6 +116,8 @@ impl Store {
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Store").field("path", &self.0.path).finish_non_exhaustive()
+        f.debug_struct("Store")
+            .field("path", &self.0.path)
+            .finish_non_exhaustive()
     }
 }

@@ -22,7 +22,10 @@ pub async fn put_application(
     functions::strip_generated(&mut app);
     check_references(tx, &app, runtimes).await?;
     let old = current::<Application>(tx, &app.name).await?;
-    let obsolete = old.as_ref().map(|old| functions::generated(&old.body)).unwrap_or_default();
+    let obsolete = old
+        .as_ref()
+        .map(|old| functions::generated(&old.body))
+        .unwrap_or_default();
 
     let mut app = app.into_stored();
     functions::generate(tx, &mut app, runtimes).await?;
@@ -40,7 +43,9 @@ pub async fn put_application(
 /// # Errors
 /// When the database fails.
 pub async fn delete_application(tx: &mut Tx, name: &str) -> Result<bool, StoreError> {
-    let Some(old) = current::<Application>(tx, name).await? else { return Ok(false) };
+    let Some(old) = current::<Application>(tx, name).await? else {
+        return Ok(false);
+    };
     tx.delete_resource(Kind::Application, name).await?;
     for name in functions::generated(&old.body) {
         tx.delete_resource(Kind::Configuration, &name).await?;
@@ -49,9 +54,16 @@ pub async fn delete_application(tx: &mut Tx, name: &str) -> Result<bool, StoreEr
 }
 
 /// Gives every application that references `name` a new version with this write's version of it.
-pub(super) async fn propagate(tx: &mut Tx, kind: Kind, name: &str, version: Revision) -> Result<(), StoreError> {
+pub(super) async fn propagate(
+    tx: &mut Tx,
+    kind: Kind,
+    name: &str,
+    version: Revision,
+) -> Result<(), StoreError> {
     for user in tx.users(kind, name).await? {
-        let Some(old) = current::<Application>(tx, &user).await? else { continue };
+        let Some(old) = current::<Application>(tx, &user).await? else {
+            continue;
+        };
         let mut app = old.body.clone();
         for volume in &mut app.volumes {
             if let Some((of, reference)) = reference(volume)
@@ -68,8 +80,16 @@ pub(super) async fn propagate(tx: &mut Tx, kind: Kind, name: &str, version: Revi
 
 /// The versioned thing a stored volume names.
 fn reference(volume: &mut Volume) -> Option<(Kind, &mut NamedVersion)> {
-    let config = volume.config.as_mut().map(|reference| (Kind::Configuration, reference));
-    config.or_else(|| volume.secret.as_mut().map(|reference| (Kind::Secret, reference)))
+    let config = volume
+        .config
+        .as_mut()
+        .map(|reference| (Kind::Configuration, reference));
+    config.or_else(|| {
+        volume
+            .secret
+            .as_mut()
+            .map(|reference| (Kind::Secret, reference))
+    })
 }
 
 async fn write(
@@ -81,7 +101,11 @@ async fn write(
     for volume in &mut app.volumes {
         if let Some((kind, reference)) = reference(volume) {
             let version = Revision(reference.version.parse().unwrap_or(0));
-            references.push(Reference { kind, name: reference.name.clone(), version });
+            references.push(Reference {
+                kind,
+                name: reference.name.clone(),
+                version,
+            });
         }
     }
     references.sort();
@@ -113,7 +137,11 @@ async fn pin(tx: &mut Tx, app: &mut Application) -> Result<(), StoreError> {
 }
 
 /// Everything an application names must be there, and be what it is named as.
-async fn check_references(tx: &mut Tx, app: &Application, runtimes: &Runtimes) -> Result<(), CatalogError> {
+async fn check_references(
+    tx: &mut Tx,
+    app: &Application,
+    runtimes: &Runtimes,
+) -> Result<(), CatalogError> {
     let mut missing = Vec::new();
     for volume in &app.volumes {
         if let Some(config) = &volume.config {
@@ -123,7 +151,13 @@ async fn check_references(tx: &mut Tx, app: &Application, runtimes: &Runtimes) -
             check_secret(tx, None, &secret.name, &mut missing).await?;
         }
         if let Some(certificate) = &volume.certificate {
-            check_secret(tx, Some(SecretKind::Certificate), &certificate.name, &mut missing).await?;
+            check_secret(
+                tx,
+                Some(SecretKind::Certificate),
+                &certificate.name,
+                &mut missing,
+            )
+            .await?;
         }
     }
     for registry in &app.registries {
@@ -133,7 +167,11 @@ async fn check_references(tx: &mut Tx, app: &Application, runtimes: &Runtimes) -
         if !service.program_config.is_empty() {
             check_config(tx, &service.program_config, &mut missing).await?;
         }
-        if let Some(function) = service.function_config.as_ref().filter(|_| app.kind() == "function") {
+        if let Some(function) = service
+            .function_config
+            .as_ref()
+            .filter(|_| app.kind() == "function")
+        {
             check_config(tx, &function.name, &mut missing).await?;
             if !runtimes.knows(&function.runtime) {
                 missing.push(("runtime", function.runtime.clone()));
@@ -141,10 +179,18 @@ async fn check_references(tx: &mut Tx, app: &Application, runtimes: &Runtimes) -
         }
     }
     missing.dedup();
-    if missing.is_empty() { Ok(()) } else { Err(CatalogError::Missing(missing)) }
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(CatalogError::Missing(missing))
+    }
 }
 
-async fn check_config(tx: &mut Tx, name: &str, missing: &mut Vec<(&'static str, String)>) -> Result<(), StoreError> {
+async fn check_config(
+    tx: &mut Tx,
+    name: &str,
+    missing: &mut Vec<(&'static str, String)>,
+) -> Result<(), StoreError> {
     if tx.resource(Kind::Configuration, name).await?.is_none() {
         missing.push(("config", name.to_owned()));
     }

@@ -12,7 +12,9 @@ use super::{CatalogError, Written, applications, current, put};
 use crate::store::{ConfigObject, NewResource, StoreError, Tx};
 
 /// Fields an object item may have; everything else is refused, so that no credentials are stored and delivered.
-const OBJECT_FIELDS: [&str; 9] = ["type", "source", "account", "object", "url", "sha256", "md5", "size", "unpack"];
+const OBJECT_FIELDS: [&str; 9] = [
+    "type", "source", "account", "object", "url", "sha256", "md5", "size", "unpack",
+];
 
 /// Creates or replaces a configuration, given with a name and valid by the rules of the model.
 ///
@@ -24,12 +26,18 @@ pub async fn put_configuration(
 ) -> Result<Written<Configuration>, CatalogError> {
     let old: Option<Written<Configuration>> = current(tx, &view.name).await?;
     let before = old.as_ref().map(|old| old.row.version);
-    let mut view = ConfigurationView { system: false, ..view };
+    let mut view = ConfigurationView {
+        system: false,
+        ..view
+    };
     pin_objects(tx, &mut view, old.as_ref()).await?;
     let config = view.into_stored();
     let size = serde_json::to_vec(&config.data).map_or(usize::MAX, |data| data.len());
     if size > validate::MAX_CONFIGURATION_BYTES {
-        return Err(CatalogError::TooLarge { size, max: validate::MAX_CONFIGURATION_BYTES });
+        return Err(CatalogError::TooLarge {
+            size,
+            max: validate::MAX_CONFIGURATION_BYTES,
+        });
     }
     let about = NewResource {
         kind: Kind::Configuration,
@@ -44,7 +52,13 @@ pub async fn put_configuration(
     };
     let written = put(tx, config, old, PartialEq::eq, about).await?;
     if before.is_some_and(|before| before != written.row.version) {
-        applications::propagate(tx, Kind::Configuration, &written.row.name, written.row.version).await?;
+        applications::propagate(
+            tx,
+            Kind::Configuration,
+            &written.row.name,
+            written.row.version,
+        )
+        .await?;
     }
     Ok(written)
 }
@@ -54,7 +68,10 @@ pub fn validate_objects(view: &ConfigurationView) -> Vec<FieldError> {
     let mut found = Vec::new();
     for (index, item) in view.data.iter().enumerate() {
         let mut add = |field: &str, message: String| {
-            found.push(FieldError { field: format!("data[{index}].value.{field}"), message });
+            found.push(FieldError {
+                field: format!("data[{index}].value.{field}"),
+                message,
+            });
         };
         match item.value.get("type").map(String::as_str) {
             Some("object") => object_mistakes(item, &mut add),
@@ -75,21 +92,34 @@ fn object_mistakes(item: &ConfigItem, add: &mut impl FnMut(&str, String)) {
     match given("source") {
         "http" => {
             if given("sha256").is_empty() {
-                add("sha256", "is needed with source http: nodes take only what has this digest".to_owned());
+                add(
+                    "sha256",
+                    "is needed with source http: nodes take only what has this digest".to_owned(),
+                );
             }
         }
         "baetyl" => {
             if given("object").is_empty() {
-                add("object", "is needed with source baetyl: the name of an uploaded object".to_owned());
+                add(
+                    "object",
+                    "is needed with source baetyl: the name of an uploaded object".to_owned(),
+                );
             }
             if !given("url").is_empty() {
                 add("url", "has no meaning with source baetyl".to_owned());
             }
         }
         "" => {}
-        other => add("source", format!("\"{other}\" is not one of baetyl (an uploaded object), http")),
+        other => add(
+            "source",
+            format!("\"{other}\" is not one of baetyl (an uploaded object), http"),
+        ),
     }
-    for field in item.value.keys().filter(|field| !OBJECT_FIELDS.contains(&field.as_str())) {
+    for field in item
+        .value
+        .keys()
+        .filter(|field| !OBJECT_FIELDS.contains(&field.as_str()))
+    {
         add(field, "is not known here; nodes fetch without credentials, upload the file as an object instead".to_owned());
     }
 }
@@ -104,12 +134,19 @@ async fn pin_objects(
     let mut wrong = Vec::new();
     for (index, item) in view.data.iter_mut().enumerate() {
         let is_ours = item.value.get("type").is_some_and(|kind| kind == "object")
-            && item.value.get("source").is_some_and(|source| source == "baetyl");
+            && item
+                .value
+                .get("source")
+                .is_some_and(|source| source == "baetyl");
         if !is_ours {
             continue;
         }
         let name = item.value.get("object").cloned().unwrap_or_default();
-        let wanted = item.value.get("sha256").map(|hex| hex.to_ascii_lowercase()).unwrap_or_default();
+        let wanted = item
+            .value
+            .get("sha256")
+            .map(|hex| hex.to_ascii_lowercase())
+            .unwrap_or_default();
         let object = tx.object(&name).await?;
         let newest = object.map(|object| (object.digest.hex(), object.md5, object.size));
         let pinned = pinned(old, &item.key, &name);
@@ -141,28 +178,65 @@ async fn pin_objects(
 }
 
 /// What the current version is pinned to for this file, if it came from this object.
-fn pinned(old: Option<&Written<Configuration>>, key: &str, object: &str) -> Option<(String, String, u64)> {
-    let (_, item) = old?.body.objects().filter_map(Result::ok).find(|(name, _)| *name == key)?;
-    (item.metadata.get("object").map(String::as_str) == Some(object)).then_some((item.sha256, item.md5, item.size))
+fn pinned(
+    old: Option<&Written<Configuration>>,
+    key: &str,
+    object: &str,
+) -> Option<(String, String, u64)> {
+    let (_, item) = old?
+        .body
+        .objects()
+        .filter_map(Result::ok)
+        .find(|(name, _)| *name == key)?;
+    (item.metadata.get("object").map(String::as_str) == Some(object)).then_some((
+        item.sha256,
+        item.md5,
+        item.size,
+    ))
 }
 
 fn objects(config: &Configuration) -> Result<Vec<ConfigObject>, StoreError> {
-    let bad = |reason: String| StoreError::Row { what: "object item", reason };
+    let bad = |reason: String| StoreError::Row {
+        what: "object item",
+        reason,
+    };
     config
         .objects()
         .map(|item| {
             let (file_name, item) = item.map_err(|error| bad(error.to_string()))?;
-            let digest: Digest = format!("sha256:{}", item.sha256).parse().map_err(|error| bad(format!("{error}")))?;
-            let ObjectItem { size, url, unpack, metadata, .. } = item;
-            let object = if url.is_empty() { metadata.get("object").cloned().unwrap_or_default() } else { String::new() };
-            Ok(ConfigObject { file_name: file_name.to_owned(), digest, size, url, object, unpack })
+            let digest: Digest = format!("sha256:{}", item.sha256)
+                .parse()
+                .map_err(|error| bad(format!("{error}")))?;
+            let ObjectItem {
+                size,
+                url,
+                unpack,
+                metadata,
+                ..
+            } = item;
+            let object = if url.is_empty() {
+                metadata.get("object").cloned().unwrap_or_default()
+            } else {
+                String::new()
+            };
+            Ok(ConfigObject {
+                file_name: file_name.to_owned(),
+                digest,
+                size,
+                url,
+                object,
+                unpack,
+            })
         })
         .collect()
 }
 
 /// Digests of uploaded objects a stored configuration is pinned to: candidates for removal when it changes.
 pub fn pinned_digests(config: &Configuration) -> Vec<Digest> {
-    let objects = config.data.iter().filter(|(key, _)| key.starts_with(OBJECT_PREFIX));
+    let objects = config
+        .data
+        .iter()
+        .filter(|(key, _)| key.starts_with(OBJECT_PREFIX));
     let items = objects.filter_map(|(_, text)| serde_json::from_str::<ObjectItem>(text).ok());
     items
         .filter(|item| item.url.is_empty())
@@ -172,5 +246,9 @@ pub fn pinned_digests(config: &Configuration) -> Vec<Digest> {
 
 /// Data of a list item: left out, except of image configurations, as Baetyl v2 means it.
 pub fn shown_in_list(config: &Configuration) -> BTreeMap<String, String> {
-    if config.config_type() == "baetyl-image" { config.data.clone() } else { BTreeMap::new() }
+    if config.config_type() == "baetyl-image" {
+        config.data.clone()
+    } else {
+        BTreeMap::new()
+    }
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use baetyl_kit::crypto;
 use baetyl_model::resource::{
-    Application, Configuration, ContainerPort, Function, Reference, Service, Volume, VolumeMount, label, path,
+    Application, Configuration, ContainerPort, Function, Reference, Service, Volume, VolumeMount,
+    label, path,
 };
 use serde::Serialize;
 
@@ -54,20 +55,30 @@ struct Conf<'a> {
 /// Takes out what an author copied from a view: it is generated again. A mount of the code at a place of the author's
 /// choice stays.
 pub(super) fn strip_generated(app: &mut Application) {
-    app.volumes.retain(|volume| !volume.name.starts_with(CONFIG_PREFIX));
+    app.volumes
+        .retain(|volume| !volume.name.starts_with(CONFIG_PREFIX));
     for service in app.init_services.iter_mut().chain(&mut app.services) {
-        service.volume_mounts.retain(|mount| !mount.name.starts_with(CONFIG_PREFIX));
+        service
+            .volume_mounts
+            .retain(|mount| !mount.name.starts_with(CONFIG_PREFIX));
     }
 }
 
 /// Names of the configurations that were generated for a stored application.
 pub(super) fn generated(app: &Application) -> Vec<String> {
     let names = app.config_names().into_iter();
-    names.filter(|name| name.starts_with(CONFIG_PREFIX)).map(str::to_owned).collect()
+    names
+        .filter(|name| name.starts_with(CONFIG_PREFIX))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Writes the generated configurations and refers to them. The application is in its stored form.
-pub(super) async fn generate(tx: &mut Tx, app: &mut Application, runtimes: &Runtimes) -> Result<(), StoreError> {
+pub(super) async fn generate(
+    tx: &mut Tx,
+    app: &mut Application,
+    runtimes: &Runtimes,
+) -> Result<(), StoreError> {
     if app.kind() != "function" {
         return Ok(());
     }
@@ -75,9 +86,16 @@ pub(super) async fn generate(tx: &mut Tx, app: &mut Application, runtimes: &Runt
     for index in 0..app.services.len() {
         let (code, conf, config_name, code_name) = {
             let service = &app.services[index];
-            let Some(function) = service.function_config.clone() else { continue };
+            let Some(function) = service.function_config.clone() else {
+                continue;
+            };
             let config_name = limited(CONFIG_PREFIX, &app.name, &service.name);
-            (function, conf(service)?, config_name, limited_if_long(CODE_PREFIX, &service.name))
+            (
+                function,
+                conf(service)?,
+                config_name,
+                limited_if_long(CODE_PREFIX, &service.name),
+            )
         };
         put_generated(tx, &app.name, &config_name, conf).await?;
         let volume_name = limited_if_long(CONFIG_PREFIX, &app.services[index].name);
@@ -101,8 +119,13 @@ pub(super) async fn generate(tx: &mut Tx, app: &mut Application, runtimes: &Runt
 }
 
 fn conf(service: &Service) -> Result<String, StoreError> {
-    serde_json::to_string(&Conf { functions: &service.functions })
-        .map_err(|error| StoreError::Row { what: "list of functions", reason: error.to_string() })
+    serde_json::to_string(&Conf {
+        functions: &service.functions,
+    })
+    .map_err(|error| StoreError::Row {
+        what: "list of functions",
+        reason: error.to_string(),
+    })
 }
 
 /// Does not propagate: the one application that uses it is being written.
@@ -135,16 +158,34 @@ async fn put_generated(tx: &mut Tx, app: &str, name: &str, conf: String) -> Resu
 }
 
 fn set_volume(volumes: &mut Vec<Volume>, name: &str, config: &str) {
-    let config = Some(Reference { name: config.to_owned(), version: String::new() });
+    let config = Some(Reference {
+        name: config.to_owned(),
+        version: String::new(),
+    });
     match volumes.iter_mut().find(|volume| volume.name == name) {
         // In its place: the order of volumes is the author's.
-        Some(volume) => *volume = Volume { name: name.to_owned(), config, ..Volume::default() },
-        None => volumes.push(Volume { name: name.to_owned(), config, ..Volume::default() }),
+        Some(volume) => {
+            *volume = Volume {
+                name: name.to_owned(),
+                config,
+                ..Volume::default()
+            }
+        }
+        None => volumes.push(Volume {
+            name: name.to_owned(),
+            config,
+            ..Volume::default()
+        }),
     }
 }
 
 fn mount(service: &mut Service, volume: &str, path: &str) {
-    if service.volume_mounts.iter().any(|mount| mount.name == volume) || service.mount_at(path).is_some() {
+    if service
+        .volume_mounts
+        .iter()
+        .any(|mount| mount.name == volume)
+        || service.mount_at(path).is_some()
+    {
         return;
     }
     service.volume_mounts.push(VolumeMount {
@@ -167,5 +208,9 @@ fn limited(prefix: &str, app: &str, service: &str) -> String {
 
 /// `<prefix><service>`, as Baetyl v2 names it, as long as it fits.
 fn limited_if_long(prefix: &str, service: &str) -> String {
-    if prefix.len() + service.len() <= MAX_NAME { format!("{prefix}{service}") } else { limited(prefix, "", service) }
+    if prefix.len() + service.len() <= MAX_NAME {
+        format!("{prefix}{service}")
+    } else {
+        limited(prefix, "", service)
+    }
 }

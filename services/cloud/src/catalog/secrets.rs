@@ -14,17 +14,30 @@ const SALT_LEN: usize = 16;
 ///
 /// # Errors
 /// When its data is too large or no randomness can be had.
-pub async fn put_secret(tx: &mut Tx, kind: SecretKind, mut secret: Secret) -> Result<Written<Secret>, CatalogError> {
+pub async fn put_secret(
+    tx: &mut Tx,
+    kind: SecretKind,
+    mut secret: Secret,
+) -> Result<Written<Secret>, CatalogError> {
     let size = serde_json::to_vec(&secret.data).map_or(usize::MAX, |data| data.len());
     if size > validate::MAX_SECRET_BYTES {
-        return Err(CatalogError::TooLarge { size, max: validate::MAX_SECRET_BYTES });
+        return Err(CatalogError::TooLarge {
+            size,
+            max: validate::MAX_SECRET_BYTES,
+        });
     }
     let old: Option<Written<Secret>> = current(tx, &secret.name).await?;
     let before = old.as_ref().map(|old| old.row.version);
     secret.system = false;
-    secret.labels.insert(label::SECRET_TYPE.to_owned(), kind.as_str().to_owned());
+    secret
+        .labels
+        .insert(label::SECRET_TYPE.to_owned(), kind.as_str().to_owned());
     // Every version has its own salt: equal content in two versions is not seen either.
-    secret.salt = SecretBytes(crypto::random_bytes::<SALT_LEN>().map_err(CatalogError::Salt)?.to_vec());
+    secret.salt = SecretBytes(
+        crypto::random_bytes::<SALT_LEN>()
+            .map_err(CatalogError::Salt)?
+            .to_vec(),
+    );
     let about = NewResource {
         kind: Kind::Secret,
         name: secret.name.clone(),
@@ -44,7 +57,10 @@ pub async fn put_secret(tx: &mut Tx, kind: SecretKind, mut secret: Secret) -> Re
 }
 
 fn says_the_same(a: &Secret, b: &Secret) -> bool {
-    let unsalted = |secret: &Secret| Secret { salt: SecretBytes::default(), ..secret.clone() };
+    let unsalted = |secret: &Secret| Secret {
+        salt: SecretBytes::default(),
+        ..secret.clone()
+    };
     unsalted(a) == unsalted(b)
 }
 
@@ -52,7 +68,11 @@ fn says_the_same(a: &Secret, b: &Secret) -> bool {
 ///
 /// # Errors
 /// When the database fails.
-pub async fn current_secret(tx: &mut Tx, kind: SecretKind, name: &str) -> Result<Option<Written<Secret>>, StoreError> {
+pub async fn current_secret(
+    tx: &mut Tx,
+    kind: SecretKind,
+    name: &str,
+) -> Result<Option<Written<Secret>>, StoreError> {
     let found: Option<Written<Secret>> = current(tx, name).await?;
     Ok(found.filter(|found| found.row.subtype == kind.as_str()))
 }

@@ -3,13 +3,19 @@ use crate::store::tests::{Fixture, by, fixture};
 use std::convert::Infallible;
 
 fn chunks(parts: &[&'static str]) -> impl Stream<Item = Result<Bytes, Infallible>> + Unpin + use<> {
-    let parts: Vec<_> = parts.iter().map(|part| Ok(Bytes::from_static(part.as_bytes()))).collect();
+    let parts: Vec<_> = parts
+        .iter()
+        .map(|part| Ok(Bytes::from_static(part.as_bytes())))
+        .collect();
     futures_util::stream::iter(parts)
 }
 
 async fn put(f: &Fixture, objects: &Objects, name: &str, text: &'static str) -> ObjectRow {
     let upload = objects.receive(chunks(&[text])).await.unwrap();
-    objects.keep(upload, &f.store, &f.namespace, by(), name).await.unwrap()
+    objects
+        .keep(upload, &f.store, &f.namespace, by(), name)
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
@@ -17,11 +23,27 @@ async fn a_file_is_kept_under_its_digest_with_both_sums() {
     let f = fixture().await;
     let objects = Objects::open(&f.dir.path().join("objects"), &ObjectsConfig::default()).unwrap();
     let upload = objects.receive(chunks(&["hel", "lo"])).await.unwrap();
-    let row = objects.keep(upload, &f.store, &f.namespace, by(), "greeting").await.unwrap();
-    assert_eq!(row.digest.to_string(), "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824");
-    assert_eq!((row.md5.as_str(), row.size), ("5d41402abc4b2a76b9719d911017c592", 5));
+    let row = objects
+        .keep(upload, &f.store, &f.namespace, by(), "greeting")
+        .await
+        .unwrap();
+    assert_eq!(
+        row.digest.to_string(),
+        "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+    );
+    assert_eq!(
+        (row.md5.as_str(), row.size),
+        ("5d41402abc4b2a76b9719d911017c592", 5)
+    );
     assert_eq!(std::fs::read(objects.path(&row.digest)).unwrap(), b"hello");
-    assert_eq!(f.store.object(&f.namespace, "greeting").await.unwrap().unwrap(), row);
+    assert_eq!(
+        f.store
+            .object(&f.namespace, "greeting")
+            .await
+            .unwrap()
+            .unwrap(),
+        row
+    );
 }
 
 #[tokio::test]
@@ -40,7 +62,13 @@ async fn replaced_bytes_go_when_nobody_else_has_them() {
 async fn an_upload_that_is_too_large_or_breaks_off_leaves_nothing() {
     let f = fixture().await;
     let dir = f.dir.path().join("objects");
-    let objects = Objects::open(&dir, &ObjectsConfig { max_size: ByteSize(4) }).unwrap();
+    let objects = Objects::open(
+        &dir,
+        &ObjectsConfig {
+            max_size: ByteSize(4),
+        },
+    )
+    .unwrap();
     let large = objects.receive(chunks(&["hel", "lo"])).await;
     assert!(matches!(large, Err(ObjectError::TooLarge(4))), "{large:?}");
     let broken = futures_util::stream::iter(vec![Ok(Bytes::from_static(b"he")), Err("gone")]);
@@ -73,5 +101,8 @@ async fn an_announced_digest_must_be_the_received_one() {
     let objects = Objects::open(&f.dir.path().join("objects"), &ObjectsConfig::default()).unwrap();
     let upload = objects.receive(chunks(&["hello"])).await.unwrap();
     assert!(upload.expect(upload.digest).is_ok());
-    assert!(matches!(upload.expect(Digest::from_sha256([0; 32])), Err(ObjectError::Digest { .. })));
+    assert!(matches!(
+        upload.expect(Digest::from_sha256([0; 32])),
+        Err(ObjectError::Digest { .. })
+    ));
 }

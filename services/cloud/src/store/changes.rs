@@ -106,10 +106,15 @@ impl FromStr for Verb {
 impl FromStr for Subject {
     type Err = String;
     fn from_str(word: &str) -> Result<Self, String> {
-        [Self::Node, Self::Application, Self::Configuration, Self::Secret]
-            .into_iter()
-            .find(|subject| subject.as_str() == word)
-            .ok_or_else(|| format!("\"{word}\" is no subject of a change"))
+        [
+            Self::Node,
+            Self::Application,
+            Self::Configuration,
+            Self::Secret,
+        ]
+        .into_iter()
+        .find(|subject| subject.as_str() == word)
+        .ok_or_else(|| format!("\"{word}\" is no subject of a change"))
     }
 }
 

@@ -87,7 +87,11 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn node(&self, namespace: &Namespace, name: &str) -> Result<Option<NodeRow>, StoreError> {
+    pub async fn node(
+        &self,
+        namespace: &Namespace,
+        name: &str,
+    ) -> Result<Option<NodeRow>, StoreError> {
         let row = sqlx::query("SELECT * FROM nodes WHERE namespace = ? AND name = ?")
             .bind(namespace.as_str())
             .bind(name)
@@ -101,7 +105,11 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn node_by_uid(&self, namespace: &Namespace, uid: &NodeUid) -> Result<Option<NodeRow>, StoreError> {
+    pub async fn node_by_uid(
+        &self,
+        namespace: &Namespace,
+        uid: &NodeUid,
+    ) -> Result<Option<NodeRow>, StoreError> {
         let row = sqlx::query("SELECT * FROM nodes WHERE namespace = ? AND uid = ?")
             .bind(namespace.as_str())
             .bind(uid.as_str())
@@ -116,11 +124,12 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn nodes(&self, namespace: &Namespace) -> Result<Vec<NodeRow>, StoreError> {
-        let rows = sqlx::query("SELECT * FROM nodes WHERE namespace = ? ORDER BY create_time DESC, name")
-            .bind(namespace.as_str())
-            .fetch_all(self.reader())
-            .await
-            .doing("list the nodes")?;
+        let rows =
+            sqlx::query("SELECT * FROM nodes WHERE namespace = ? ORDER BY create_time DESC, name")
+                .bind(namespace.as_str())
+                .fetch_all(self.reader())
+                .await
+                .doing("list the nodes")?;
         rows.iter().map(node_row).collect()
     }
 
@@ -128,7 +137,11 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn deleted_node(&self, namespace: &Namespace, uid: &NodeUid) -> Result<Option<Tombstone>, StoreError> {
+    pub async fn deleted_node(
+        &self,
+        namespace: &Namespace,
+        uid: &NodeUid,
+    ) -> Result<Option<Tombstone>, StoreError> {
         let row = sqlx::query("SELECT * FROM deleted_nodes WHERE namespace = ? AND uid = ?")
             .bind(namespace.as_str())
             .bind(uid.as_str())
@@ -201,7 +214,9 @@ impl Tx {
     /// # Errors
     /// When the database fails.
     pub async fn delete_node(&mut self, name: &str) -> Result<Option<NodeRow>, StoreError> {
-        let Some(node) = self.node(name).await? else { return Ok(None) };
+        let Some(node) = self.node(name).await? else {
+            return Ok(None);
+        };
         sqlx::query("DELETE FROM nodes WHERE namespace = ? AND name = ?")
             .bind(node.namespace.as_str())
             .bind(name)

@@ -60,7 +60,11 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn object(&self, namespace: &Namespace, name: &str) -> Result<Option<ObjectRow>, StoreError> {
+    pub async fn object(
+        &self,
+        namespace: &Namespace,
+        name: &str,
+    ) -> Result<Option<ObjectRow>, StoreError> {
         let row = sqlx::query("SELECT * FROM objects WHERE namespace = ? AND name = ?")
             .bind(namespace.as_str())
             .bind(name)
@@ -134,7 +138,14 @@ impl Tx {
         .execute(self.connection())
         .await
         .doing("write the object")?;
-        Ok(ObjectRow { name: name.to_owned(), digest, md5: md5.to_owned(), size, create_time, update_time: time })
+        Ok(ObjectRow {
+            name: name.to_owned(),
+            digest,
+            md5: md5.to_owned(),
+            size,
+            create_time,
+            update_time: time,
+        })
     }
 
     /// Forgets an uploaded file. What it was, or none when it is not there.

@@ -50,14 +50,25 @@ impl Store {
     /// # Errors
     /// When the file cannot be used, is no database, or was written by a newer program.
     pub async fn open(path: &Path, seal: Seal) -> Result<Self, OpenError> {
-        create_private(path).map_err(|source| OpenError::File { path: path.to_owned(), source })?;
-        let failed = |source| OpenError::Database { path: path.to_owned(), source };
-        let mut connection = SqliteConnection::connect_with(&options(path)).await.map_err(failed)?;
+        create_private(path).map_err(|source| OpenError::File {
+            path: path.to_owned(),
+            source,
+        })?;
+        let failed = |source| OpenError::Database {
+            path: path.to_owned(),
+            source,
+        };
+        let mut connection = SqliteConnection::connect_with(&options(path))
+            .await
+            .map_err(failed)?;
         refuse_newer(path, &mut connection).await?;
         migrator()
             .run(&mut connection)
             .await
-            .map_err(|source| OpenError::Migrate { path: path.to_owned(), source })?;
+            .map_err(|source| OpenError::Migrate {
+                path: path.to_owned(),
+                source,
+            })?;
         connection.close().await.map_err(failed)?;
 
         let writer = SqlitePoolOptions::new()
@@ -99,7 +110,10 @@ impl Store {
     /// # Errors
     /// When it gives none.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query("SELECT 1 FROM meta").execute(self.reader()).await.doing("answer")?;
+        sqlx::query("SELECT 1 FROM meta")
+            .execute(self.reader())
+            .await
+            .doing("answer")?;
         Ok(())
     }
 }
@@ -112,7 +126,10 @@ impl Store {
 pub async fn restore(backup: &Path, database: &Path) -> Result<(), OpenError> {
     let file = |path: &Path| {
         let path = path.to_owned();
-        move |source| OpenError::File { path: path.clone(), source }
+        move |source| OpenError::File {
+            path: path.clone(),
+            source,
+        }
     };
     let staged = database.with_extension("restoring");
     std::fs::copy(backup, &staged).map_err(file(backup))?;
@@ -122,7 +139,8 @@ pub async fn restore(backup: &Path, database: &Path) -> Result<(), OpenError> {
         return checked;
     }
     if database.exists() {
-        std::fs::rename(database, database.with_extension("before-restore")).map_err(file(database))?;
+        std::fs::rename(database, database.with_extension("before-restore"))
+            .map_err(file(database))?;
     }
     for suffix in ["-wal", "-shm"] {
         let mut name = database.as_os_str().to_owned();
@@ -140,36 +158,59 @@ pub async fn restore(backup: &Path, database: &Path) -> Result<(), OpenError> {
 
 /// Reads every page once and compares the format.
 async fn check(path: &Path) -> Result<(), OpenError> {
-    let failed = |source| OpenError::Database { path: path.to_owned(), source };
-    let options = SqliteConnectOptions::new().filename(path).disable_statement_logging();
-    let mut connection = SqliteConnection::connect_with(&options).await.map_err(failed)?;
+    let failed = |source| OpenError::Database {
+        path: path.to_owned(),
+        source,
+    };
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .disable_statement_logging();
+    let mut connection = SqliteConnection::connect_with(&options)
+        .await
+        .map_err(failed)?;
     refuse_newer(path, &mut connection).await?;
     let answer: String = sqlx::query_scalar("PRAGMA integrity_check(1)")
         .fetch_one(&mut connection)
         .await
         .map_err(failed)?;
-    let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema WHERE name = 'namespaces'")
-        .fetch_one(&mut connection)
-        .await
-        .map_err(failed)?;
+    let tables: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM sqlite_schema WHERE name = 'namespaces'")
+            .fetch_one(&mut connection)
+            .await
+            .map_err(failed)?;
     connection.close().await.map_err(failed)?;
     if answer != "ok" || tables == 0 {
-        let reason = if tables == 0 { "it is no database of baetyl-cloud".to_owned() } else { answer };
-        return Err(OpenError::File { path: path.to_owned(), source: io::Error::other(reason) });
+        let reason = if tables == 0 {
+            "it is no database of baetyl-cloud".to_owned()
+        } else {
+            answer
+        };
+        return Err(OpenError::File {
+            path: path.to_owned(),
+            source: io::Error::other(reason),
+        });
     }
     Ok(())
 }
 
 async fn refuse_newer(path: &Path, connection: &mut SqliteConnection) -> Result<(), OpenError> {
-    let failed = |source| OpenError::Database { path: path.to_owned(), source };
-    let there: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'meta'")
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(failed)?;
+    let failed = |source| OpenError::Database {
+        path: path.to_owned(),
+        source,
+    };
+    let there: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'meta'",
+    )
+    .fetch_one(&mut *connection)
+    .await
+    .map_err(failed)?;
     if there == 0 {
         return Ok(());
     }
-    let rows = sqlx::query("SELECT key, value FROM meta").fetch_all(&mut *connection).await.map_err(failed)?;
+    let rows = sqlx::query("SELECT key, value FROM meta")
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(failed)?;
     let number = |wanted: &str| {
         rows.iter()
             .find(|row| row.get::<&str, _>(0) == wanted)
@@ -179,7 +220,11 @@ async fn refuse_newer(path: &Path, connection: &mut SqliteConnection) -> Result<
     };
     let (format, min_reader) = (number("format"), number("min_reader"));
     if min_reader > FORMAT {
-        return Err(OpenError::Newer { path: path.to_owned(), format, min_reader });
+        return Err(OpenError::Newer {
+            path: path.to_owned(),
+            format,
+            min_reader,
+        });
     }
     Ok(())
 }

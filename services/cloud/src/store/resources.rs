@@ -6,7 +6,9 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
 use super::error::Doing as _;
-use super::row::{Labels, blob, flag, json, number, parsed, revision, signed, stamp, text, to_json};
+use super::row::{
+    Labels, blob, flag, json, number, parsed, revision, signed, stamp, text, to_json,
+};
 use super::{Change, Inner, Store, StoreError, Tx, Verb};
 use crate::seal::SealContext;
 
@@ -97,7 +99,8 @@ pub struct NewResource {
     pub objects: Vec<super::ConfigObject>,
 }
 
-const VERSION_COLUMNS: &str = "SELECT kind, name, version, digest, size, sealed, body FROM resource_versions";
+const VERSION_COLUMNS: &str =
+    "SELECT kind, name, version, digest, size, sealed, body FROM resource_versions";
 
 impl Store {
     /// The current version of a resource.
@@ -118,7 +121,11 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn resources(&self, namespace: &Namespace, kind: Kind) -> Result<Vec<ResourceRow>, StoreError> {
+    pub async fn resources(
+        &self,
+        namespace: &Namespace,
+        kind: Kind,
+    ) -> Result<Vec<ResourceRow>, StoreError> {
         let rows = sqlx::query("SELECT * FROM resources WHERE namespace = ? AND kind = ? ORDER BY create_time DESC, name")
             .bind(namespace.as_str())
             .bind(kind.as_str())
@@ -152,21 +159,33 @@ impl Store {
         namespace: &Namespace,
         digest: &Digest,
     ) -> Result<Option<VersionBody>, StoreError> {
-        let row = sqlx::query(sqlx::AssertSqlSafe(format!("{VERSION_COLUMNS} WHERE namespace = ? AND digest = ? LIMIT 1")))
-            .bind(namespace.as_str())
-            .bind(digest.to_string())
-            .fetch_optional(self.reader())
-            .await
-            .doing("read a version by digest")?;
-        row.map(|row| self.0.version_body(namespace, &row)).transpose()
+        let row = sqlx::query(sqlx::AssertSqlSafe(format!(
+            "{VERSION_COLUMNS} WHERE namespace = ? AND digest = ? LIMIT 1"
+        )))
+        .bind(namespace.as_str())
+        .bind(digest.to_string())
+        .fetch_optional(self.reader())
+        .await
+        .doing("read a version by digest")?;
+        row.map(|row| self.0.version_body(namespace, &row))
+            .transpose()
     }
 
     /// Names of the applications whose current version references a configuration or secret, by name.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn users(&self, namespace: &Namespace, kind: Kind, name: &str) -> Result<Vec<String>, StoreError> {
-        let mut connection = self.reader().acquire().await.doing("find the users of a resource")?;
+    pub async fn users(
+        &self,
+        namespace: &Namespace,
+        kind: Kind,
+        name: &str,
+    ) -> Result<Vec<String>, StoreError> {
+        let mut connection = self
+            .reader()
+            .acquire()
+            .await
+            .doing("find the users of a resource")?;
         select_users(&mut connection, namespace, kind, name).await
     }
 }
@@ -176,7 +195,11 @@ impl Tx {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn resource(&mut self, kind: Kind, name: &str) -> Result<Option<ResourceRow>, StoreError> {
+    pub async fn resource(
+        &mut self,
+        kind: Kind,
+        name: &str,
+    ) -> Result<Option<ResourceRow>, StoreError> {
         let namespace = self.namespace().clone();
         select_resource(self.connection(), &namespace, kind, name).await
     }
@@ -232,8 +255,18 @@ impl Tx {
             Kind::Configuration => self.replace_config_objects(&row.name, &new.objects).await?,
             Kind::Secret => {}
         }
-        let verb = if old.is_some() { Verb::Update } else { Verb::Create };
-        self.record_resource(verb, row.kind, &row.name, old.map(|old| old.digest), Some(row.digest));
+        let verb = if old.is_some() {
+            Verb::Update
+        } else {
+            Verb::Create
+        };
+        self.record_resource(
+            verb,
+            row.kind,
+            &row.name,
+            old.map(|old| old.digest),
+            Some(row.digest),
+        );
         Ok(row)
     }
 
@@ -241,8 +274,14 @@ impl Tx {
     ///
     /// # Errors
     /// When the database fails, also when an application still references it.
-    pub async fn delete_resource(&mut self, kind: Kind, name: &str) -> Result<Option<ResourceRow>, StoreError> {
-        let Some(row) = self.resource(kind, name).await? else { return Ok(None) };
+    pub async fn delete_resource(
+        &mut self,
+        kind: Kind,
+        name: &str,
+    ) -> Result<Option<ResourceRow>, StoreError> {
+        let Some(row) = self.resource(kind, name).await? else {
+            return Ok(None);
+        };
         match kind {
             Kind::Application => self.replace_references(name, &[]).await?,
             Kind::Configuration => self.replace_config_objects(name, &[]).await?,
@@ -264,8 +303,22 @@ impl Tx {
         Ok(Some(row))
     }
 
-    fn record_resource(&mut self, verb: Verb, kind: Kind, name: &str, old: Option<Digest>, new: Option<Digest>) {
-        self.record(Change { verb, subject: kind.into(), name: name.to_owned(), uid: None, old, new });
+    fn record_resource(
+        &mut self,
+        verb: Verb,
+        kind: Kind,
+        name: &str,
+        old: Option<Digest>,
+        new: Option<Digest>,
+    ) {
+        self.record(Change {
+            verb,
+            subject: kind.into(),
+            name: name.to_owned(),
+            uid: None,
+            old,
+            new,
+        });
     }
 
     async fn insert_version(&mut self, row: &ResourceRow, body: &[u8]) -> Result<(), StoreError> {
@@ -274,7 +327,10 @@ impl Tx {
             let version = row.version.to_string();
             let context = seal_context(&row.namespace, row.kind, &row.name, &version);
             let sealed = self.store.0.seal.seal(context, body);
-            sealed.map_err(|source| StoreError::Seal { verb: "sealed", source })?
+            sealed.map_err(|source| StoreError::Seal {
+                verb: "sealed",
+                source,
+            })?
         } else {
             body.to_vec()
         };
@@ -322,7 +378,11 @@ impl Tx {
         Ok(())
     }
 
-    async fn replace_references(&mut self, app: &str, references: &[Reference]) -> Result<(), StoreError> {
+    async fn replace_references(
+        &mut self,
+        app: &str,
+        references: &[Reference],
+    ) -> Result<(), StoreError> {
         let namespace = self.namespace().clone();
         sqlx::query("DELETE FROM resource_refs WHERE namespace = ? AND app = ?")
             .bind(namespace.as_str())
@@ -349,14 +409,21 @@ impl Tx {
 }
 
 impl Inner {
-    fn version_body(&self, namespace: &Namespace, row: &SqliteRow) -> Result<VersionBody, StoreError> {
+    fn version_body(
+        &self,
+        namespace: &Namespace,
+        row: &SqliteRow,
+    ) -> Result<VersionBody, StoreError> {
         let version = version_row(row)?;
         let stored = blob(row, "body")?;
         let body = if flag(row, "sealed")? {
             let number = version.version.to_string();
             let context = seal_context(namespace, version.kind, &version.name, &number);
             let opened = self.seal.open(context, stored);
-            opened.map_err(|source| StoreError::Seal { verb: "opened", source })?
+            opened.map_err(|source| StoreError::Seal {
+                verb: "opened",
+                source,
+            })?
         } else {
             stored.to_vec()
         };
@@ -365,8 +432,18 @@ impl Inner {
 }
 
 /// Bound to a sealed body, so that a row cannot be passed off as another one.
-fn seal_context<'a>(namespace: &'a Namespace, kind: Kind, name: &'a str, version: &'a str) -> SealContext<'a> {
-    SealContext { namespace: namespace.as_str(), kind: kind.as_str(), name, version }
+fn seal_context<'a>(
+    namespace: &'a Namespace,
+    kind: Kind,
+    name: &'a str,
+    version: &'a str,
+) -> SealContext<'a> {
+    SealContext {
+        namespace: namespace.as_str(),
+        kind: kind.as_str(),
+        name,
+        version,
+    }
 }
 
 async fn select_resource(
@@ -393,7 +470,8 @@ async fn select_version(
     name: &str,
     version: Revision,
 ) -> Result<Option<VersionBody>, StoreError> {
-    let sql = format!("{VERSION_COLUMNS} WHERE namespace = ? AND kind = ? AND name = ? AND version = ?");
+    let sql =
+        format!("{VERSION_COLUMNS} WHERE namespace = ? AND kind = ? AND name = ? AND version = ?");
     let row = sqlx::query(sqlx::AssertSqlSafe(sql))
         .bind(namespace.as_str())
         .bind(kind.as_str())
@@ -402,7 +480,8 @@ async fn select_version(
         .fetch_optional(connection)
         .await
         .doing("read a version")?;
-    row.map(|row| inner.version_body(namespace, &row)).transpose()
+    row.map(|row| inner.version_body(namespace, &row))
+        .transpose()
 }
 
 async fn select_users(
@@ -411,13 +490,15 @@ async fn select_users(
     kind: Kind,
     name: &str,
 ) -> Result<Vec<String>, StoreError> {
-    sqlx::query_scalar("SELECT app FROM resource_refs WHERE namespace = ? AND kind = ? AND name = ? ORDER BY app")
-        .bind(namespace.as_str())
-        .bind(kind.as_str())
-        .bind(name)
-        .fetch_all(connection)
-        .await
-        .doing("find the users of a resource")
+    sqlx::query_scalar(
+        "SELECT app FROM resource_refs WHERE namespace = ? AND kind = ? AND name = ? ORDER BY app",
+    )
+    .bind(namespace.as_str())
+    .bind(kind.as_str())
+    .bind(name)
+    .fetch_all(connection)
+    .await
+    .doing("find the users of a resource")
 }
 
 pub(super) fn resource_row(row: &SqliteRow) -> Result<ResourceRow, StoreError> {

@@ -15,7 +15,10 @@ use super::StoreError;
 pub(crate) type Labels = BTreeMap<String, String>;
 
 fn bad(what: &'static str, reason: impl std::fmt::Display) -> StoreError {
-    StoreError::Row { what, reason: reason.to_string() }
+    StoreError::Row {
+        what,
+        reason: reason.to_string(),
+    }
 }
 
 /// A text column parsed into one of the model's types.
@@ -23,7 +26,9 @@ pub(crate) fn parsed<T: FromStr>(row: &SqliteRow, column: &'static str) -> Resul
 where
     T::Err: std::fmt::Display,
 {
-    text(row, column)?.parse().map_err(|error| bad(column, error))
+    text(row, column)?
+        .parse()
+        .map_err(|error| bad(column, error))
 }
 
 /// A text column.
@@ -32,16 +37,24 @@ pub(crate) fn text<'r>(row: &'r SqliteRow, column: &'static str) -> Result<&'r s
 }
 
 /// An optional text column parsed into one of the model's types.
-pub(crate) fn optional<T: FromStr>(row: &SqliteRow, column: &'static str) -> Result<Option<T>, StoreError>
+pub(crate) fn optional<T: FromStr>(
+    row: &SqliteRow,
+    column: &'static str,
+) -> Result<Option<T>, StoreError>
 where
     T::Err: std::fmt::Display,
 {
     let value: Option<&str> = row.try_get(column).map_err(|error| bad(column, error))?;
-    value.map(|value| value.parse().map_err(|error| bad(column, error))).transpose()
+    value
+        .map(|value| value.parse().map_err(|error| bad(column, error)))
+        .transpose()
 }
 
 /// A text column that holds JSON.
-pub(crate) fn json<T: DeserializeOwned>(row: &SqliteRow, column: &'static str) -> Result<T, StoreError> {
+pub(crate) fn json<T: DeserializeOwned>(
+    row: &SqliteRow,
+    column: &'static str,
+) -> Result<T, StoreError> {
     serde_json::from_str(text(row, column)?).map_err(|error| bad(column, error))
 }
 

@@ -77,17 +77,23 @@ impl Store {
     async fn load_snapshot(&self, namespace: &Namespace) -> Result<Snapshot, StoreError> {
         // One read transaction: all rows are of the revision read first.
         let mut tx = self.reader().begin().await.doing("open a snapshot")?;
-        let revision: Option<i64> = sqlx::query_scalar("SELECT revision FROM namespaces WHERE name = ?")
-            .bind(namespace.as_str())
-            .fetch_optional(&mut *tx)
-            .await
-            .doing("read the revision")?;
+        let revision: Option<i64> =
+            sqlx::query_scalar("SELECT revision FROM namespaces WHERE name = ?")
+                .bind(namespace.as_str())
+                .fetch_optional(&mut *tx)
+                .await
+                .doing("read the revision")?;
         let revision = revision.ok_or_else(|| StoreError::NoNamespace(namespace.clone()))?;
         let nodes = load_nodes(&mut tx, namespace).await?;
         let mut resources = load_references(&mut tx, namespace).await?;
         let objects = load_objects(&mut tx, namespace).await?;
         let apps = load_apps(&mut tx, namespace, &mut resources, &objects).await?;
-        Ok(Snapshot { namespace: namespace.clone(), revision: Revision(u64::try_from(revision).unwrap_or(0)), nodes, apps })
+        Ok(Snapshot {
+            namespace: namespace.clone(),
+            revision: Revision(u64::try_from(revision).unwrap_or(0)),
+            nodes,
+            apps,
+        })
     }
 }
 
@@ -121,7 +127,10 @@ async fn load_references(
     .doing("read the references")?;
     let mut by_app: HashMap<String, Vec<VersionRow>> = HashMap::new();
     for row in &rows {
-        by_app.entry(text(row, "app")?.to_owned()).or_default().push(version_row(row)?);
+        by_app
+            .entry(text(row, "app")?.to_owned())
+            .or_default()
+            .push(version_row(row)?);
     }
     Ok(by_app)
 }
@@ -131,14 +140,18 @@ async fn load_objects(
     connection: &mut SqliteConnection,
     namespace: &Namespace,
 ) -> Result<HashMap<String, Vec<ConfigObject>>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM config_objects WHERE namespace = ? ORDER BY config, file_name")
-        .bind(namespace.as_str())
-        .fetch_all(connection)
-        .await
-        .doing("read the objects")?;
+    let rows =
+        sqlx::query("SELECT * FROM config_objects WHERE namespace = ? ORDER BY config, file_name")
+            .bind(namespace.as_str())
+            .fetch_all(connection)
+            .await
+            .doing("read the objects")?;
     let mut by_config: HashMap<String, Vec<ConfigObject>> = HashMap::new();
     for row in &rows {
-        by_config.entry(text(row, "config")?.to_owned()).or_default().push(config_object(row)?);
+        by_config
+            .entry(text(row, "config")?.to_owned())
+            .or_default()
+            .push(config_object(row)?);
     }
     Ok(by_config)
 }
@@ -165,8 +178,13 @@ async fn load_apps(
                 .iter()
                 .filter(|resource| resource.kind == Kind::Configuration)
                 .flat_map(|config| {
-                    let files = objects.get(&config.name).map(Vec::as_slice).unwrap_or_default();
-                    files.iter().map(|file| (config.name.clone(), config.version, file.clone()))
+                    let files = objects
+                        .get(&config.name)
+                        .map(Vec::as_slice)
+                        .unwrap_or_default();
+                    files
+                        .iter()
+                        .map(|file| (config.name.clone(), config.version, file.clone()))
                 })
                 .collect();
             Ok(Arc::new(AppRow {

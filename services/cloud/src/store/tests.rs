@@ -14,16 +14,26 @@ pub(crate) struct Fixture {
 }
 
 pub(crate) fn by() -> By {
-    By { actor: "test".into(), request_id: "r1".into(), time: "2026-01-02T03:04:05Z".parse().unwrap() }
+    By {
+        actor: "test".into(),
+        request_id: "r1".into(),
+        time: "2026-01-02T03:04:05Z".parse().unwrap(),
+    }
 }
 
 pub(crate) async fn fixture() -> Fixture {
     let dir = tempfile::tempdir().unwrap();
     let seal = crate::seal::Seal::open_dir(dir.path()).unwrap();
-    let store = Store::open(&dir.path().join("cloud.db"), seal).await.unwrap();
+    let store = Store::open(&dir.path().join("cloud.db"), seal)
+        .await
+        .unwrap();
     let namespace = Namespace::new("default").unwrap();
     assert!(store.create_namespace(&namespace, &by()).await.unwrap());
-    Fixture { store, namespace, dir }
+    Fixture {
+        store,
+        namespace,
+        dir,
+    }
 }
 
 impl Fixture {

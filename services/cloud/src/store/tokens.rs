@@ -121,7 +121,11 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn revoke_token(&self, namespace: &Namespace, name: &str) -> Result<bool, StoreError> {
+    pub async fn revoke_token(
+        &self,
+        namespace: &Namespace,
+        name: &str,
+    ) -> Result<bool, StoreError> {
         let done = sqlx::query("DELETE FROM api_tokens WHERE namespace = ? AND name = ?")
             .bind(namespace.as_str())
             .bind(name)

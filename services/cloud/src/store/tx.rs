@@ -24,15 +24,28 @@ impl Store {
     /// When the namespace does not exist or the database fails.
     pub async fn begin(&self, namespace: &Namespace, by: By) -> Result<Tx, StoreError> {
         // IMMEDIATE: a deferred transaction that reads first can fail when it wants to write.
-        let mut tx = self.0.writer.begin_with("BEGIN IMMEDIATE").await.doing("open a transaction")?;
-        let revision: Option<i64> = sqlx::query_scalar("SELECT revision FROM namespaces WHERE name = ?")
-            .bind(namespace.as_str())
-            .fetch_optional(&mut *tx)
+        let mut tx = self
+            .0
+            .writer
+            .begin_with("BEGIN IMMEDIATE")
             .await
-            .doing("read the revision")?;
+            .doing("open a transaction")?;
+        let revision: Option<i64> =
+            sqlx::query_scalar("SELECT revision FROM namespaces WHERE name = ?")
+                .bind(namespace.as_str())
+                .fetch_optional(&mut *tx)
+                .await
+                .doing("read the revision")?;
         let revision = revision.ok_or_else(|| StoreError::NoNamespace(namespace.clone()))?;
         let next = Revision(u64::try_from(revision).unwrap_or(0)).next();
-        Ok(Tx { store: self.clone(), tx, namespace: namespace.clone(), next, by, changes: Vec::new() })
+        Ok(Tx {
+            store: self.clone(),
+            tx,
+            namespace: namespace.clone(),
+            next,
+            by,
+            changes: Vec::new(),
+        })
     }
 
     /// The newest revision of a namespace.
@@ -40,11 +53,12 @@ impl Store {
     /// # Errors
     /// When the namespace does not exist or the database fails.
     pub async fn revision(&self, namespace: &Namespace) -> Result<Revision, StoreError> {
-        let revision: Option<i64> = sqlx::query_scalar("SELECT revision FROM namespaces WHERE name = ?")
-            .bind(namespace.as_str())
-            .fetch_optional(self.reader())
-            .await
-            .doing("read the revision")?;
+        let revision: Option<i64> =
+            sqlx::query_scalar("SELECT revision FROM namespaces WHERE name = ?")
+                .bind(namespace.as_str())
+                .fetch_optional(self.reader())
+                .await
+                .doing("read the revision")?;
         revision
             .map(|revision| Revision(u64::try_from(revision).unwrap_or(0)))
             .ok_or_else(|| StoreError::NoNamespace(namespace.clone()))
@@ -54,13 +68,19 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn create_namespace(&self, namespace: &Namespace, by: &By) -> Result<bool, StoreError> {
-        let done = sqlx::query("INSERT INTO namespaces (name, create_time) VALUES (?, ?) ON CONFLICT DO NOTHING")
-            .bind(namespace.as_str())
-            .bind(stamp(by.time))
-            .execute(self.writer())
-            .await
-            .doing("create the namespace")?;
+    pub async fn create_namespace(
+        &self,
+        namespace: &Namespace,
+        by: &By,
+    ) -> Result<bool, StoreError> {
+        let done = sqlx::query(
+            "INSERT INTO namespaces (name, create_time) VALUES (?, ?) ON CONFLICT DO NOTHING",
+        )
+        .bind(namespace.as_str())
+        .bind(stamp(by.time))
+        .execute(self.writer())
+        .await
+        .doing("create the namespace")?;
         Ok(done.rows_affected() > 0)
     }
 
@@ -75,7 +95,12 @@ impl Store {
             .doing("list the namespaces")?;
         names
             .into_iter()
-            .map(|name| Namespace::new(name).map_err(|error| StoreError::Row { what: "namespace", reason: error.to_string() }))
+            .map(|name| {
+                Namespace::new(name).map_err(|error| StoreError::Row {
+                    what: "namespace",
+                    reason: error.to_string(),
+                })
+            })
             .collect()
     }
 }
@@ -122,7 +147,13 @@ impl Tx {
             return Ok(None);
         }
         self.append_changes().await?;
-        let Self { store, tx, namespace, next, .. } = self;
+        let Self {
+            store,
+            tx,
+            namespace,
+            next,
+            ..
+        } = self;
         // In a task of its own: a caller that goes away between the commit and the signal (a client that closes its
         // connection) must not leave nodes waiting for a change that is on disk.
         let finish = tokio::spawn(async move {
@@ -132,7 +163,10 @@ impl Tx {
         });
         match finish.await {
             Ok(done) => done.map(|()| Some(next)),
-            Err(_) => Err(StoreError::Query { doing: "commit", source: sqlx::Error::WorkerCrashed }),
+            Err(_) => Err(StoreError::Query {
+                doing: "commit",
+                source: sqlx::Error::WorkerCrashed,
+            }),
         }
     }
 

@@ -6,17 +6,37 @@ async fn a_write_takes_the_next_revision_and_leaves_its_changes_behind() {
     let f = fixture().await;
     let mut watch = f.store.watch(&f.namespace);
     let mut tx = f.begin().await;
-    tx.put_resource(resource(Kind::Configuration, "c1", "{}")).await.unwrap();
-    tx.put_resource(resource(Kind::Configuration, "c2", "{}")).await.unwrap();
+    tx.put_resource(resource(Kind::Configuration, "c1", "{}"))
+        .await
+        .unwrap();
+    tx.put_resource(resource(Kind::Configuration, "c2", "{}"))
+        .await
+        .unwrap();
     assert_eq!(tx.commit().await.unwrap(), Some(Revision(1)));
 
     assert_eq!(f.store.revision(&f.namespace).await.unwrap(), Revision(1));
     assert!(watch.has_changed().unwrap());
     assert_eq!(*watch.borrow_and_update(), Revision(1));
-    let changes = f.store.changes_after(&f.namespace, Revision(0), 10).await.unwrap();
-    let seen: Vec<_> = changes.iter().map(|c| (c.revision, c.seq, c.change.verb, c.change.name.as_str())).collect();
-    assert_eq!(seen, [(Revision(1), 1, Verb::Create, "c1"), (Revision(1), 2, Verb::Create, "c2")]);
-    assert_eq!((changes[0].actor.as_str(), changes[0].request_id.as_str()), ("test", "r1"));
+    let changes = f
+        .store
+        .changes_after(&f.namespace, Revision(0), 10)
+        .await
+        .unwrap();
+    let seen: Vec<_> = changes
+        .iter()
+        .map(|c| (c.revision, c.seq, c.change.verb, c.change.name.as_str()))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            (Revision(1), 1, Verb::Create, "c1"),
+            (Revision(1), 2, Verb::Create, "c2")
+        ]
+    );
+    assert_eq!(
+        (changes[0].actor.as_str(), changes[0].request_id.as_str()),
+        ("test", "r1")
+    );
 }
 
 #[tokio::test]
@@ -24,7 +44,9 @@ async fn a_write_that_changes_nothing_takes_no_revision_and_wakes_nobody() {
     let f = fixture().await;
     let watch = f.store.watch(&f.namespace);
     let mut tx = f.begin().await;
-    tx.put_object("file", baetyl_model::Digest::from_sha256([1; 32]), "00", 3).await.unwrap();
+    tx.put_object("file", baetyl_model::Digest::from_sha256([1; 32]), "00", 3)
+        .await
+        .unwrap();
     assert_eq!(tx.commit().await.unwrap(), None);
     assert_eq!(f.store.revision(&f.namespace).await.unwrap(), Revision(0));
     assert!(!watch.has_changed().unwrap());
@@ -35,9 +57,17 @@ async fn a_write_that_changes_nothing_takes_no_revision_and_wakes_nobody() {
 async fn a_dropped_write_leaves_no_trace() {
     let f = fixture().await;
     let mut tx = f.begin().await;
-    tx.put_resource(resource(Kind::Configuration, "c1", "{}")).await.unwrap();
+    tx.put_resource(resource(Kind::Configuration, "c1", "{}"))
+        .await
+        .unwrap();
     drop(tx);
-    assert_eq!(f.store.resource(&f.namespace, Kind::Configuration, "c1").await.unwrap(), None);
+    assert_eq!(
+        f.store
+            .resource(&f.namespace, Kind::Configuration, "c1")
+            .await
+            .unwrap(),
+        None
+    );
     assert_eq!(f.store.revision(&f.namespace).await.unwrap(), Revision(0));
 }
 
@@ -47,10 +77,20 @@ async fn versions_are_never_reused_also_not_after_delete_and_create() {
     let mut versions = Vec::new();
     for _ in 0..2 {
         let mut tx = f.begin().await;
-        versions.push(tx.put_resource(resource(Kind::Configuration, "c1", "{}")).await.unwrap().version);
+        versions.push(
+            tx.put_resource(resource(Kind::Configuration, "c1", "{}"))
+                .await
+                .unwrap()
+                .version,
+        );
         tx.commit().await.unwrap();
         let mut tx = f.begin().await;
-        assert!(tx.delete_resource(Kind::Configuration, "c1").await.unwrap().is_some());
+        assert!(
+            tx.delete_resource(Kind::Configuration, "c1")
+                .await
+                .unwrap()
+                .is_some()
+        );
         tx.commit().await.unwrap();
     }
     assert_eq!(versions, [Revision(1), Revision(3)]);
@@ -60,29 +100,52 @@ async fn versions_are_never_reused_also_not_after_delete_and_create() {
 async fn a_namespace_that_is_not_there_takes_no_write() {
     let f = fixture().await;
     let other = Namespace::new("other").unwrap();
-    assert!(matches!(f.store.begin(&other, by()).await, Err(StoreError::NoNamespace(name)) if name == other));
-    assert!(!f.store.create_namespace(&f.namespace, &by()).await.unwrap(), "the second time it is there");
+    assert!(
+        matches!(f.store.begin(&other, by()).await, Err(StoreError::NoNamespace(name)) if name == other)
+    );
+    assert!(
+        !f.store.create_namespace(&f.namespace, &by()).await.unwrap(),
+        "the second time it is there"
+    );
 }
 
 #[tokio::test]
 async fn a_database_of_a_newer_program_is_refused_and_left_alone() {
     let f = fixture().await;
-    sqlx::query("UPDATE meta SET value = '7'").execute(f.store.writer()).await.unwrap();
+    sqlx::query("UPDATE meta SET value = '7'")
+        .execute(f.store.writer())
+        .await
+        .unwrap();
     f.store.close().await;
     let path = f.dir.path().join("cloud.db");
     let seal = crate::seal::Seal::open_dir(f.dir.path()).unwrap();
     let error = Store::open(&path, seal.clone()).await.unwrap_err();
-    assert!(matches!(error, OpenError::Newer { format: 7, min_reader: 7, .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            OpenError::Newer {
+                format: 7,
+                min_reader: 7,
+                ..
+            }
+        ),
+        "{error}"
+    );
     assert!(error.to_string().contains("newer baetyl-cloud"), "{error}");
 }
 
 #[tokio::test]
 async fn a_newer_format_that_still_lets_this_program_read_is_opened() {
     let f = fixture().await;
-    sqlx::query("UPDATE meta SET value = '7' WHERE key = 'format'").execute(f.store.writer()).await.unwrap();
+    sqlx::query("UPDATE meta SET value = '7' WHERE key = 'format'")
+        .execute(f.store.writer())
+        .await
+        .unwrap();
     f.store.close().await;
     let seal = crate::seal::Seal::open_dir(f.dir.path()).unwrap();
-    let store = Store::open(&f.dir.path().join("cloud.db"), seal).await.unwrap();
+    let store = Store::open(&f.dir.path().join("cloud.db"), seal)
+        .await
+        .unwrap();
     assert_eq!(store.namespaces().await.unwrap(), [f.namespace]);
 }
 
@@ -90,16 +153,26 @@ async fn a_newer_format_that_still_lets_this_program_read_is_opened() {
 async fn a_file_that_is_no_database_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("cloud.db");
-    std::fs::write(&path, "this is text, and long enough to be looked at as a header of a database file".repeat(50)).unwrap();
+    std::fs::write(
+        &path,
+        "this is text, and long enough to be looked at as a header of a database file".repeat(50),
+    )
+    .unwrap();
     let seal = crate::seal::Seal::open_dir(dir.path()).unwrap();
-    assert!(matches!(Store::open(&path, seal).await, Err(OpenError::Database { .. })));
+    assert!(matches!(
+        Store::open(&path, seal).await,
+        Err(OpenError::Database { .. })
+    ));
 }
 
 #[tokio::test]
 async fn the_database_file_is_private() {
     use std::os::unix::fs::PermissionsExt as _;
     let f = fixture().await;
-    let mode = std::fs::metadata(f.store.path()).unwrap().permissions().mode();
+    let mode = std::fs::metadata(f.store.path())
+        .unwrap()
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o600);
 }
 
@@ -107,13 +180,20 @@ async fn the_database_file_is_private() {
 async fn a_backup_can_be_put_back_and_a_wrong_file_cannot() {
     let f = fixture().await;
     let mut tx = f.begin().await;
-    tx.put_resource(resource(Kind::Configuration, "kept", "{}")).await.unwrap();
+    tx.put_resource(resource(Kind::Configuration, "kept", "{}"))
+        .await
+        .unwrap();
     tx.commit().await.unwrap();
     let backup = f.dir.path().join("backup.db");
     f.store.backup(&backup).await.unwrap();
-    assert!(f.store.backup(&backup).await.is_err(), "an existing file is not overwritten");
+    assert!(
+        f.store.backup(&backup).await.is_err(),
+        "an existing file is not overwritten"
+    );
     let mut tx = f.begin().await;
-    tx.put_resource(resource(Kind::Configuration, "lost", "{}")).await.unwrap();
+    tx.put_resource(resource(Kind::Configuration, "lost", "{}"))
+        .await
+        .unwrap();
     tx.commit().await.unwrap();
     f.store.close().await;
 
@@ -123,7 +203,19 @@ async fn a_backup_can_be_put_back_and_a_wrong_file_cannot() {
     restore(&backup, &path).await.unwrap();
     let seal = crate::seal::Seal::open_dir(f.dir.path()).unwrap();
     let store = Store::open(&path, seal).await.unwrap();
-    assert!(store.resource(&f.namespace, Kind::Configuration, "kept").await.unwrap().is_some());
-    assert!(store.resource(&f.namespace, Kind::Configuration, "lost").await.unwrap().is_none());
+    assert!(
+        store
+            .resource(&f.namespace, Kind::Configuration, "kept")
+            .await
+            .unwrap()
+            .is_some()
+    );
+    assert!(
+        store
+            .resource(&f.namespace, Kind::Configuration, "lost")
+            .await
+            .unwrap()
+            .is_none()
+    );
     assert_eq!(store.revision(&f.namespace).await.unwrap(), Revision(1));
 }

@@ -1,0 +1,169 @@
+//! The OpenAPI 3.1 document of the REST interface, made from its table of operations, and a page that shows it.
+//!
+//! Schemas are made from the types themselves: [`schema`] runs their `Deserialize` and writes down what it asks for. So
+//! a field that can be read is in the document, and one that cannot is not.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use axum::body::Body;
+use axum::response::Response;
+use http::HeaderValue;
+use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use serde_json::{Map, Value, json};
+
+use crate::rest::{Operation, operations};
+
+mod schema;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use schema::{Shape, shape};
+
+/// Query parameters every list takes.
+const LIST_QUERY: [&str; 4] = ["selector", "name", "pageNo", "pageSize"];
+
+const PAGE: &str = include_str!("openapi/page.html");
+
+/// `GET /openapi.json`
+pub(crate) async fn document() -> Response {
+    static DOCUMENT: OnceLock<String> = OnceLock::new();
+    answer(
+        "application/json; charset=utf-8",
+        DOCUMENT.get_or_init(|| build().to_string()).as_str(),
+    )
+}
+
+/// `GET /docs`
+pub(crate) async fn page() -> Response {
+    let mut response = answer("text/html; charset=utf-8", PAGE);
+    // Nothing is loaded from anywhere else.
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'";
+    response
+        .headers_mut()
+        .insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+    response
+}
+
+fn answer(kind: &'static str, body: &'static str) -> Response {
+    let mut response = Response::new(Body::from(body));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+/// The whole document.
+pub(crate) fn build() -> Value {
+    let mut schemas = BTreeMap::new();
+    let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
+    for operation in operations() {
+        let described = describe(&operation, &mut schemas);
+        let methods = paths.entry(operation.path).or_default();
+        methods.insert(operation.method.as_str().to_lowercase(), described);
+    }
+    for (path, methods) in &mut paths {
+        if path.contains("{name}") {
+            let name = json!({"name": "name", "in": "path", "required": true, "schema": {"type": "string"}});
+            methods.insert("parameters".to_owned(), json!([name]));
+        }
+    }
+    schemas.insert("Error".to_owned(), error_schema());
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Baetyl cloud",
+            "version": baetyl_kit::VERSION,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+            "description": "Nodes, applications, configurations and secrets of one namespace: that of the token. \
+                Single resources carry their version as ETag; If-Match makes a write conditional (412). Unknown fields \
+                of a body are answered with Warning headers, or refused with ?fieldValidation=Strict.",
+        },
+        "security": [{"token": []}],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "schemas": schemas,
+        },
+    })
+}
+
+fn error_schema() -> Value {
+    let text = json!({"type": "string"});
+    let mistake = json!({"type": "object", "properties": {"field": text, "message": text}});
+    json!({
+        "type": "object",
+        "required": ["code", "message", "requestId"],
+        "properties": {
+            "code": text, "message": text, "requestId": text,
+            "errors": {"type": "array", "items": mistake},
+        },
+    })
+}
+
+fn describe(operation: &Operation, schemas: &mut BTreeMap<String, Value>) -> Value {
+    use crate::rest::{Input, Output};
+    let mut query: Vec<&str> = operation.query.to_vec();
+    let ok = match &operation.output {
+        Output::Json(shape) => json!({"application/json": {"schema": shape(schemas)}}),
+        Output::List(shape) => {
+            query.extend(LIST_QUERY);
+            let items = json!({"type": "array", "items": shape(schemas)});
+            let list = json!({
+                "type": "object",
+                "required": ["total", "items"],
+                "properties": {"total": {"type": "integer"}, "items": items},
+            });
+            json!({"application/json": {"schema": list}})
+        }
+        Output::Html => json!({"text/html": {}}),
+    };
+    let error = json!({
+        "description": "An error; problem+json for those who accept it",
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+    });
+    let mut described = json!({
+        "operationId": operation_id(operation),
+        "summary": operation.summary,
+        "tags": [tag(operation.path)],
+        "responses": {"200": {"description": "Done", "content": ok}, "default": error},
+    });
+    match operation.role {
+        Some(role) => described["description"] = json!(format!("Needs the role {role}.")),
+        None => described["security"] = json!([]),
+    }
+    let body = match &operation.input {
+        Input::None => None,
+        Input::Json(shape) => {
+            query.push("fieldValidation");
+            Some(json!({"application/json": {"schema": shape(schemas)}}))
+        }
+        Input::Bytes => Some(json!({"application/octet-stream": {}})),
+    };
+    if let Some(content) = body {
+        described["requestBody"] = json!({"required": true, "content": content});
+    }
+    if !query.is_empty() {
+        let parameter =
+            |name: &&str| json!({"name": name, "in": "query", "schema": {"type": "string"}});
+        described["parameters"] = query.iter().map(parameter).collect();
+    }
+    described
+}
+
+/// "getNodesNameStats"
+fn operation_id(operation: &Operation) -> String {
+    let words = operation
+        .path
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|word| !matches!(*word, "" | "v1"));
+    let capital = |word: &str| word[..1].to_uppercase() + &word[1..];
+    operation.method.as_str().to_lowercase() + &words.map(capital).collect::<String>()
+}
+
+/// The kind of thing a path is about.
+fn tag(path: &str) -> &str {
+    path.strip_prefix("/v1/")
+        .map_or("cloud", |rest| rest.split('/').next().unwrap_or(rest))
+}
