@@ -1,3 +1,11 @@
-//! Function proxy: HTTP and gRPC in, registered runtimes out.
+//! `baetyl-function-proxy`: HTTP and gRPC in, registered runtimes out.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    baetyl_kit::main(
+        "baetyl-function-proxy",
+        "Function proxy: HTTP and gRPC in, registered runtimes out",
+        baetyl_function_proxy::run,
+    )
+}

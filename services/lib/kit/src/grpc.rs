@@ -21,6 +21,7 @@ mod health;
 mod reflection;
 mod server;
 
+pub use call::deadline_of;
 pub use client::{
     Client, ClientTls, Connect, ConnectError, Endpoint, EndpointError, Outgoing, connect_lazy,
 };

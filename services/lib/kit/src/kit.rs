@@ -58,6 +58,21 @@ impl Kit {
         }))
     }
 
+    /// The same service with tasks of their own, which do not stop with these: for what has to outlive the
+    /// beginning of a shutdown, such as connections that carry answers to calls in progress. Whoever asks for
+    /// it has to [stop](Self::stop) it.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        Self(Arc::new(Inner {
+            name: self.0.name.clone(),
+            data_dir: self.0.data_dir.clone(),
+            tasks: Tasks::new(&self.0.name),
+            readiness: self.0.readiness.clone(),
+            metrics: self.0.metrics.clone(),
+            clock: self.0.clock.clone(),
+        }))
+    }
+
     /// The service name, without `baetyl-`.
     pub fn name(&self) -> &str {
         &self.0.name

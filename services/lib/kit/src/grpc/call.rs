@@ -84,6 +84,17 @@ impl CallMetrics {
     }
 }
 
+/// Counts a call that is dropped before it has an answer, because its caller left.
+struct Unanswered(Option<CallMetrics>);
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let Some(metrics) = &self.0 {
+            metrics.ended(Code::Cancelled).inc();
+        }
+    }
+}
+
 /// The layer around all services of a server.
 pub(super) async fn around(
     State(calls): State<Calls>,
@@ -91,20 +102,28 @@ pub(super) async fn around(
     next: Next,
 ) -> Response {
     let began = Instant::now();
+    let mut unanswered = Unanswered(Some(calls.metrics.clone()));
     let context = TraceContext::from_headers(request.headers())
         .map_or_else(TraceContext::root, |context| context.child());
     let path = request.uri().path().to_owned();
     let span = tracing::info_span!("call", rpc = %path, trace_id = %context.trace_id());
     let answered = context.scope(answer(&calls, &path, request, next));
     let response = answered.instrument(span).await;
+    unanswered.0 = None;
     calls.metrics.seconds.observe_duration(began.elapsed());
-    let status = response.headers().get("grpc-status").cloned();
+    let mut metrics = Some(calls.metrics);
+    // A call that fails before its first message says so in the headers; others in their trailers.
+    if let Some(status) = response.headers().get("grpc-status")
+        && let Some(metrics) = metrics.take()
+    {
+        metrics.ended(Code::from_bytes(status.as_bytes())).inc();
+    }
     response.map(|inner| {
         Body::new(CallBody {
             inner,
-            stopping: calls.token.clone().cancelled_owned(),
-            metrics: status.is_none().then(|| calls.metrics.clone()),
-            code: code_of(status.as_ref()),
+            stopping: calls.token.cancelled_owned(),
+            metrics,
+            code: Code::Unknown,
             done: false,
         })
     })
@@ -113,10 +132,7 @@ pub(super) async fn around(
 async fn answer(calls: &Calls, path: &str, mut request: Request<Body>, next: Next) -> Response {
     if !open_to_all(path) {
         let Some(peer) = request.extensions().get::<Peer>() else {
-            return refuse(
-                calls,
-                &Status::internal("the transport did not name its peer"),
-            );
+            return refuse(&Status::internal("the transport did not name its peer"));
         };
         match (calls.authorize)(peer, path, request.headers()) {
             Ok(caller) => {
@@ -124,7 +140,7 @@ async fn answer(calls: &Calls, path: &str, mut request: Request<Body>, next: Nex
             }
             Err(status) => {
                 tracing::info!(peer = %peer.addr, code = ?status.code(), reason = status.message(), "call refused");
-                return refuse(calls, &status);
+                return refuse(&status);
             }
         }
     }
@@ -134,20 +150,18 @@ async fn answer(calls: &Calls, path: &str, mut request: Request<Body>, next: Nex
         Some(deadline) => match tokio::time::timeout(deadline, answer).await {
             Ok(answered) => answered,
             Err(_) => {
-                return refuse(
-                    calls,
-                    &Status::deadline_exceeded("the deadline of the call has passed"),
-                );
+                return refuse(&Status::deadline_exceeded(
+                    "the deadline of the call has passed",
+                ));
             }
         },
         None => answer.await,
     };
     answered.unwrap_or_else(|panic| {
         tracing::error!(panic = panic_message(panic.as_ref()), "a handler panicked");
-        refuse(
-            calls,
-            &Status::internal("the service failed on this call; its log says how"),
-        )
+        refuse(&Status::internal(
+            "the service failed on this call; its log says how",
+        ))
     })
 }
 
@@ -158,8 +172,7 @@ fn open_to_all(path: &str) -> bool {
         || path.starts_with("/grpc.reflection.v1alpha.ServerReflection/")
 }
 
-fn refuse(calls: &Calls, status: &Status) -> Response {
-    calls.metrics.ended(status.code()).inc();
+fn refuse(status: &Status) -> Response {
     status.clone().into_http::<Body>()
 }
 
@@ -167,8 +180,8 @@ fn code_of(value: Option<&http::HeaderValue>) -> Code {
     value.map_or(Code::Unknown, |value| Code::from_bytes(value.as_bytes()))
 }
 
-/// The `grpc-timeout` header: up to eight digits and a unit.
-fn deadline_of(headers: &HeaderMap) -> Option<Duration> {
+/// How long the caller waits, from the `grpc-timeout` header: up to eight digits and a unit.
+pub fn deadline_of(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {

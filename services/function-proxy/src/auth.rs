@@ -1,0 +1,62 @@
+//! Who may call which gRPC method, on which listener.
+
+use std::sync::Arc;
+
+use baetyl_kit::grpc::{Authorize, CallerInfo};
+use baetyl_proto::callers::{Role, may_call};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue};
+use tonic::{Request, Status};
+
+use crate::call::Proxy;
+use crate::directory::Caller;
+
+/// Methods that decide by the application that is called: its access may be anonymous.
+const BY_APPLICATION: [&str; 3] = [
+    "/baetyl.function.v1.FunctionService/Invoke",
+    "/baetyl.function.v1.FunctionService/InvokeStream",
+    "/faas.Function/Call",
+];
+
+/// For the core socket.
+pub(crate) fn core() -> Authorize {
+    let core = baetyl_callers::core();
+    Arc::new(move |peer, path, headers| Ok(core(peer, path, headers)?.with_detail(Caller::Core)))
+}
+
+/// For the application socket and the gRPC listener: the role is always `app`.
+pub(crate) fn outside(proxy: Arc<Proxy>) -> Authorize {
+    Arc::new(move |_, path, headers| {
+        if !may_call(Role::App, path) {
+            return Err(Status::permission_denied(format!(
+                "an application may not call {path}"
+            )));
+        }
+        let caller = caller(&proxy, headers)?;
+        let info = CallerInfo::new(Role::App.as_str());
+        Ok(match &caller {
+            Caller::App(claims) => info.subject(&claims.app),
+            Caller::Anonymous if !BY_APPLICATION.contains(&path) => {
+                return Err(Status::unauthenticated(
+                    "an application token is wanted (the file named by BAETYL_TOKEN_FILE)",
+                ));
+            }
+            Caller::Anonymous | Caller::Core => info,
+        }
+        .with_detail(caller))
+    })
+}
+
+fn caller(proxy: &Proxy, headers: &HeaderMap) -> Result<Caller, Status> {
+    match headers.get(AUTHORIZATION).map(HeaderValue::as_bytes) {
+        None => Ok(Caller::Anonymous),
+        Some(header) => Ok(proxy.known.get()?.caller(Some(header))?),
+    }
+}
+
+/// Who makes this request, as one of the functions above found out.
+pub(crate) fn of<T>(request: &Request<T>) -> Result<Caller, Status> {
+    let caller = CallerInfo::of(request)?.detail::<Caller>().cloned();
+    caller
+        .ok_or_else(|| Status::internal("the request did not pass the authorisation of the proxy"))
+}
