@@ -8,3 +8,4 @@ mod contracts;
 mod faults;
 mod flows;
 mod identity;
+mod supervise;

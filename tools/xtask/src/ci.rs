@@ -28,12 +28,15 @@ pub(crate) fn sh(program: &str, args: &[&str], env: &[(&str, &str)]) -> Result<(
     Ok(())
 }
 
+/// One stage.
+type Stage = fn() -> Result<()>;
+
 /// Runs every stage in order and prints a table of the minutes.
 ///
 /// # Errors
 /// At the first stage that fails; the table is printed all the same.
 pub(crate) fn run() -> Result<()> {
-    let stages: &[(&str, fn() -> Result<()>)] = &[
+    let stages: &[(&str, Stage)] = &[
         ("install", install),
         ("format", || sh("cargo", &["fmt", "--all", "--check"], &[])),
         ("codegen", || codegen::run(true)),
