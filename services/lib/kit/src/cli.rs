@@ -62,6 +62,24 @@ pub struct ShellConfig {
     pub process: ProcessConfig,
 }
 
+/// The shell's sections as a program names them. [`ShellConfig`] unless the program has an `admin` section of its own.
+pub trait Shell: Configuration {
+    /// The section `log`, which the command line may override.
+    fn log_mut(&mut self) -> &mut LogConfig;
+    /// The sections under their usual names.
+    fn into_shell(self) -> ShellConfig;
+}
+
+impl Shell for ShellConfig {
+    fn log_mut(&mut self) -> &mut LogConfig {
+        &mut self.log
+    }
+
+    fn into_shell(self) -> ShellConfig {
+        self
+    }
+}
+
 /// The section `log`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -213,24 +231,36 @@ impl Service {
         Fut: Future<Output = Result<(), E>>,
         E: Into<BoxError>,
     {
-        match self.prepare::<C>(args) {
+        self.run_with::<ShellConfig, C, F, Fut, E>(args, run)
+    }
+
+    /// As [`Service::run`], for a program whose configuration names the shell's sections otherwise.
+    pub fn run_with<S, C, F, Fut, E>(self, args: &RunArgs, run: F) -> ExitCode
+    where
+        S: Shell,
+        C: Configuration,
+        F: FnOnce(C, Kit) -> Fut,
+        Fut: Future<Output = Result<(), E>>,
+        E: Into<BoxError>,
+    {
+        match self.prepare::<S, C>(args) {
             Ok(Prepared::Done(text)) => print(&text),
             Ok(Prepared::Run(shell, config)) => self.run_prepared(args, shell, *config, run),
             Err(error) => self.complain(error.as_ref(), EXIT_USAGE),
         }
     }
 
-    fn prepare<C: Configuration>(&self, args: &RunArgs) -> Result<Prepared<C>, BoxError> {
+    fn prepare<S: Shell, C: Configuration>(&self, args: &RunArgs) -> Result<Prepared<C>, BoxError> {
         let file = args.config.as_deref();
-        let (mut shell, config) =
-            config::load_both::<ShellConfig, C>(self.name(), file, std::env::vars())?;
+        let (mut shell, config) = config::load_both::<S, C>(self.name(), file, std::env::vars())?;
+        let log = shell.log_mut();
         if let Some(level) = &args.log_level {
-            shell.log.level.clone_from(level);
+            log.level.clone_from(level);
         }
         if let Some(format) = args.log_format {
-            shell.log.format = format;
+            log.format = format;
         }
-        telemetry::check_level(&shell.log.level)?;
+        telemetry::check_level(&log.level)?;
         if args.check_config {
             return Ok(Prepared::Done("the configuration is valid\n".to_owned()));
         }
@@ -238,6 +268,7 @@ impl Service {
             let text = config::render(&shell)? + &config::render(&config)?;
             return Ok(Prepared::Done(text));
         }
+        let shell = shell.into_shell();
         telemetry::init(&shell.log.level, shell.log.format)?;
         Ok(Prepared::Run(shell, Box::new(config)))
     }
