@@ -52,7 +52,7 @@ pub struct Memory {
 impl From<&crate::update::Update> for Memory {
     fn from(update: &crate::update::Update) -> Self {
         Self {
-            heading: update.candidate().cloned(),
+            heading: update.heading().cloned(),
             good: update.good().cloned(),
             failed: update
                 .failures()
@@ -145,7 +145,7 @@ impl fmt::Display for Step {
             } => {
                 write!(
                     f,
-                    "stage {app}@{release}: {} bodies, {} objects",
+                    "stage {app}@{release} (bodies: {}, objects: {})",
                     resources.len(),
                     objects.len()
                 )

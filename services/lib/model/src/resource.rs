@@ -16,6 +16,9 @@ pub mod validate;
 pub mod view;
 pub mod volume;
 
+#[cfg(test)]
+mod tests;
+
 pub use application::{Application, AutoScale, JobConfig, Metric, MetricResource};
 pub use configuration::{ConfigItem, Configuration, ConfigurationView, ObjectItem};
 pub use probe::{ExecAction, GrpcAction, HttpGetAction, HttpHeader, Port, Probe, TcpSocketAction};

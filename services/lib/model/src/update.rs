@@ -304,6 +304,15 @@ impl Update {
         self.failure.as_ref()
     }
 
+    /// The release this update is on its way to, forward or back; `None` when it is settled.
+    pub fn heading(&self) -> Option<&Release> {
+        match self.state {
+            State::Staging { .. } => self.target.as_ref(),
+            State::Applying { .. } | State::Probing { .. } => self.running.as_ref(),
+            _ => None,
+        }
+    }
+
     /// Why a release is not tried again; `None` when it is not among the failed ones.
     pub fn failed(&self, release: &Release) -> Option<&Failure> {
         self.failed

@@ -1,1 +1,616 @@
-//! Tests.
+use serde_json::{Value, json};
+
+use super::*;
+use crate::merge;
+use crate::resource::{Certificate, ConfigurationView, Registry, SecretView};
+use crate::strict::parse_value;
+
+fn kube_app() -> Value {
+    json!({"name": "web", "services": [{"name": "s1", "image": "nginx:1.25"}]})
+}
+
+/// Fields with mistakes of an application that is `base` with `patch` applied.
+fn mistakes(base: Value, patch: Value) -> Vec<String> {
+    let mut raw = base;
+    merge::apply(&mut raw, patch);
+    let app = parse_value::<Application>(&raw).unwrap().value;
+    let rules = Rules {
+        system: false,
+        now: Some("2026-06-01T00:00:00Z".parse().unwrap()),
+    };
+    validate_application(&app, &rules)
+        .into_iter()
+        .map(|error| error.to_string())
+        .collect()
+}
+
+fn one_mistake(base: Value, patch: Value, wanted: &str) {
+    let found = mistakes(base, patch.clone());
+    assert_eq!(found.len(), 1, "{patch}: {found:?}");
+    assert!(
+        found[0].contains(wanted),
+        "{patch}: {found:?} lacks {wanted:?}"
+    );
+}
+
+fn service(fields: Value) -> Value {
+    let mut service = json!({"name": "s1", "image": "i"});
+    merge::apply(&mut service, fields);
+    json!({"services": [service]})
+}
+
+#[test]
+fn a_plain_application_is_fine() {
+    assert_eq!(mistakes(kube_app(), json!({})), [""; 0]);
+}
+
+#[test]
+fn all_mistakes_are_named_at_once() {
+    let found = mistakes(
+        kube_app(),
+        json!({
+            "name": "Bad", "mode": "bogus", "workload": "bogus", "selector": "a=", "replica": -1,
+            "services": [{"name": "X"}], "volumes": [{"name": "vv"}]
+        }),
+    );
+    let fields: Vec<_> = found
+        .iter()
+        .map(|text| text.split_once(": ").unwrap().0)
+        .collect();
+    assert_eq!(
+        fields,
+        [
+            "name",
+            "mode",
+            "workload",
+            "replica",
+            "volumes[0]",
+            "services[0].name",
+            "services[0].image"
+        ],
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn names_are_checked_and_those_of_the_system_refused() {
+    one_mistake(
+        kube_app(),
+        json!({"name": "a".repeat(56)}),
+        "2 to 55 characters",
+    );
+    one_mistake(
+        kube_app(),
+        json!({"name": "x-baetyl"}),
+        "kept for the system",
+    );
+    one_mistake(
+        kube_app(),
+        json!({"labels": {"bad key!": "x"}}),
+        "labels: label key \"bad key!\"",
+    );
+    let app = Application {
+        name: "baetyl-core-x".into(),
+        kind: "yaml".into(),
+        ..Application::default()
+    };
+    assert_eq!(
+        validate_application(
+            &app,
+            &Rules {
+                system: true,
+                now: None
+            }
+        ),
+        []
+    );
+}
+
+#[test]
+fn kinds_that_are_not_known_or_not_supported_say_so() {
+    one_mistake(
+        kube_app(),
+        json!({"type": "bogus"}),
+        "type: \"bogus\" is not one of container",
+    );
+    one_mistake(
+        kube_app(),
+        json!({"type": "android"}),
+        "type: android applications of Baetyl v2 are not supported",
+    );
+    one_mistake(
+        kube_app(),
+        json!({"workload": "cronjob"}),
+        "workload: \"cronjob\" is not one of",
+    );
+    one_mistake(kube_app(), json!({"dnsPolicy": "x"}), "dnsPolicy");
+}
+
+#[test]
+fn selectors_are_checked_when_they_are_written() {
+    one_mistake(
+        kube_app(),
+        json!({"selector": "env in prod"}),
+        "selector: selector \"env in prod\" is invalid at",
+    );
+    one_mistake(kube_app(), json!({"nodeSelector": "!"}), "nodeSelector: ");
+}
+
+#[test]
+fn an_image_is_needed_in_kube_mode_only() {
+    one_mistake(
+        kube_app(),
+        service(json!({"image": " "})),
+        "services[0].image: is needed in kube mode",
+    );
+}
+
+#[test]
+fn a_native_service_needs_something_to_run() {
+    let native = || json!({"name": "web", "mode": "native"});
+    one_mistake(
+        native(),
+        json!({"services": [{"name": "s1", "image": "i"}]}),
+        "services[0].programConfig: is needed",
+    );
+    assert_eq!(
+        mistakes(
+            native(),
+            json!({"services": [{"name": "s1", "programConfig": "p1"}]})
+        ),
+        [""; 0]
+    );
+    assert_eq!(
+        mistakes(
+            native(),
+            json!({"services": [{"name": "s1", "command": ["/bin/x"]}]})
+        ),
+        [""; 0]
+    );
+    let mounted = json!({
+        "services": [{"name": "s1", "volumeMounts": [{"name": "prog", "mountPath": "/var/lib/baetyl/bin/"}]}],
+        "volumes": [{"name": "prog", "config": {"name": "p1"}}]
+    });
+    assert_eq!(mistakes(native(), mounted), [""; 0]);
+}
+
+#[test]
+fn a_function_application_needs_its_code_and_functions() {
+    let function = |fields: Value| {
+        let mut service = json!({
+            "name": "f1", "functionConfig": {"name": "code", "runtime": "python3"},
+            "functions": [{"name": "f", "handler": "index.handler", "codedir": "x"}]
+        });
+        merge::apply(&mut service, fields);
+        json!({"name": "fn", "type": "function", "services": [service]})
+    };
+    assert_eq!(mistakes(function(json!({})), json!({})), [""; 0]);
+    one_mistake(
+        function(json!({"functionConfig": null})),
+        json!({}),
+        "services[0].functionConfig: is needed",
+    );
+    one_mistake(
+        function(json!({"functionConfig": {"runtime": null}})),
+        json!({}),
+        "functionConfig.runtime: is needed",
+    );
+    one_mistake(
+        function(json!({"functions": null})),
+        json!({}),
+        "functions: at least one",
+    );
+    one_mistake(
+        function(json!({"functions": [{"name": "f"}]})),
+        json!({}),
+        "functions[0].handler: is needed",
+    );
+    one_mistake(
+        function(
+            json!({"functions": [{"name": "f", "handler": "h"}, {"name": "f", "handler": "h"}]}),
+        ),
+        json!({}),
+        "functions[1].name: \"f\" is used twice",
+    );
+    one_mistake(
+        function(json!({"functions": [{"name": "f", "handler": "h", "codedir": "../x"}]})),
+        json!({}),
+        "codedir",
+    );
+    one_mistake(
+        function(json!({"functionConfig": {"access": "all"}})),
+        json!({}),
+        "functionConfig.access",
+    );
+    one_mistake(
+        function(json!({})),
+        json!({"registries": [{"name": "r1"}]}),
+        "registries: a function application",
+    );
+    one_mistake(
+        kube_app(),
+        service(json!({"functions": [{"name": "f", "handler": "h"}]})),
+        "need an application of type function",
+    );
+}
+
+#[test]
+fn manifests_go_to_a_namespace_of_their_own() {
+    let helm = |namespace: &str| json!({"name": "h1", "type": "helm", "labels": {"baetyl-custom-namespace": namespace}});
+    assert_eq!(mistakes(helm("my-ns"), json!({})), [""; 0]);
+    one_mistake(helm("My_Ns"), json!({}), "labels.baetyl-custom-namespace: ");
+    one_mistake(helm("baetyl-edge"), json!({}), "belong to the node itself");
+    one_mistake(
+        helm("my-ns"),
+        json!({"mode": "native"}),
+        "helm applications need mode kube",
+    );
+}
+
+#[test]
+fn a_deferred_deployment_needs_a_time_to_come() {
+    one_mistake(kube_app(), json!({"cronStatus": 1}), "cronTime: is needed");
+    one_mistake(
+        kube_app(),
+        json!({"cronStatus": 1, "cronTime": "2026-01-01T00:00:00Z"}),
+        "must be in the future",
+    );
+    one_mistake(kube_app(), json!({"cronStatus": 7}), "cronStatus");
+    assert_eq!(
+        mistakes(
+            kube_app(),
+            json!({"cronStatus": 1, "cronTime": "2037-01-01T00:00:00Z"})
+        ),
+        [""; 0]
+    );
+}
+
+#[test]
+fn scaling_bounds_are_checked() {
+    let metric = json!({"type": "Resource", "resource": {"name": "cpu", "targetType": "Utilization", "averageUtilization": 50}});
+    let scale = |min: i32, max: i32, metric: &Value| json!({"autoScaleCfg": {"minReplicas": min, "maxReplicas": max, "metrics": [metric]}});
+    assert_eq!(mistakes(kube_app(), scale(1, 2, &metric)), [""; 0]);
+    assert_eq!(mistakes(kube_app(), json!({"autoScaleCfg": {}})), [""; 0]);
+    one_mistake(
+        kube_app(),
+        scale(3, 2, &metric),
+        "autoScaleCfg.maxReplicas: must not be less than minReplicas (3)",
+    );
+    one_mistake(
+        kube_app(),
+        scale(0, 2, &metric),
+        "autoScaleCfg.minReplicas: must be at least 1",
+    );
+    let disk = json!({"resource": {"name": "disk", "targetType": "Value", "value": "1"}});
+    one_mistake(
+        kube_app(),
+        scale(1, 2, &disk),
+        "metrics[0].resource.name: must be cpu or memory",
+    );
+    let value = json!({"resource": {"name": "memory", "targetType": "AverageValue", "averageValue": "lots"}});
+    one_mistake(
+        kube_app(),
+        scale(1, 2, &value),
+        "averageValue: \"lots\" is not a quantity",
+    );
+}
+
+#[test]
+fn a_port_of_the_machine_belongs_to_one_instance() {
+    let ports = |ports: Value| service(json!({"ports": ports}));
+    let tcp = json!({"containerPort": 80, "hostPort": 8080});
+    let udp = json!({"containerPort": 81, "hostPort": 8080, "protocol": "udp"});
+    assert_eq!(mistakes(kube_app(), ports(json!([tcp, udp]))), [""; 0]);
+    let twice = json!([tcp, {"containerPort": 81, "hostPort": 8080, "protocol": "tcp"}]);
+    one_mistake(
+        kube_app(),
+        ports(twice),
+        "services[0].ports[1].hostPort: 8080/TCP is used by services[0].ports[0].hostPort already",
+    );
+    let mut two = ports(json!([tcp]));
+    two["replica"] = json!(2);
+    one_mistake(
+        kube_app(),
+        two.clone(),
+        "services[0].ports[0].hostPort: needs replica 1",
+    );
+    two["workload"] = json!("daemonset");
+    assert_eq!(mistakes(kube_app(), two), [""; 0]);
+    let node = |port: i32| {
+        ports(json!([{"containerPort": 80, "serviceType": "NodePort", "nodePort": port}]))
+    };
+    assert_eq!(mistakes(kube_app(), node(30001)), [""; 0]);
+    one_mistake(kube_app(), node(0), "nodePort: must be a number");
+    one_mistake(
+        kube_app(),
+        ports(json!([{"containerPort": 0}])),
+        "containerPort: must be a number from 1 to 65535",
+    );
+    one_mistake(
+        kube_app(),
+        ports(json!([{"containerPort": 1, "protocol": "ICMP"}])),
+        "protocol: \"ICMP\"",
+    );
+    one_mistake(
+        kube_app(),
+        ports(json!([{"containerPort": 1, "hostIP": "here"}])),
+        "hostIP: \"here\" is not an address",
+    );
+}
+
+#[test]
+fn a_volume_has_exactly_one_source() {
+    let volume = |volume: Value| json!({"volumes": [volume]});
+    for good in [
+        json!({"name": "vv", "config": {"name": "c1"}}),
+        json!({"name": "vv", "secret": {"name": "s1"}}),
+        json!({"name": "vv", "certificate": {"name": "c1"}}),
+        json!({"name": "vv", "hostPath": {"path": "data/x"}}),
+        json!({"name": "vv", "emptyDir": {}}),
+    ] {
+        assert_eq!(mistakes(kube_app(), volume(good)), [""; 0]);
+    }
+    one_mistake(
+        kube_app(),
+        volume(json!({"name": "vv"})),
+        "volumes[0]: has no source",
+    );
+    one_mistake(
+        kube_app(),
+        volume(json!({"name": "vv", "config": {"name": "c1"}, "emptyDir": {}})),
+        "has 2 sources",
+    );
+    one_mistake(
+        kube_app(),
+        volume(json!({"name": "vv", "config": {"name": "C"}})),
+        "volumes[0].config.name",
+    );
+    one_mistake(
+        kube_app(),
+        volume(json!({"name": "vv", "hostPath": {"path": "a/../../etc"}})),
+        "must not contain \"..\"",
+    );
+    one_mistake(
+        kube_app(),
+        volume(json!({"name": "vv", "emptyDir": {"sizeLimit": "big"}})),
+        "sizeLimit: \"big\"",
+    );
+    let twice =
+        json!({"volumes": [{"name": "vv", "emptyDir": {}}, {"name": "vv", "emptyDir": {}}]});
+    one_mistake(kube_app(), twice, "volumes[1].name: \"vv\" is used twice");
+}
+
+#[test]
+fn mounts_name_volumes_and_stay_inside() {
+    let mount = |mounts: Value| {
+        let mut app = service(json!({"volumeMounts": mounts}));
+        app["volumes"] = json!([{"name": "vv", "emptyDir": {}}]);
+        app
+    };
+    assert_eq!(
+        mistakes(
+            kube_app(),
+            mount(json!([{"name": "vv", "mountPath": "/x"}]))
+        ),
+        [""; 0]
+    );
+    one_mistake(
+        kube_app(),
+        mount(json!([{"name": "ww", "mountPath": "/x"}])),
+        "the application has no volume \"ww\"",
+    );
+    one_mistake(
+        kube_app(),
+        mount(json!([{"name": "vv", "mountPath": "x"}])),
+        "mountPath: must be an absolute path",
+    );
+    one_mistake(
+        kube_app(),
+        mount(json!([{"name": "vv", "mountPath": "/x/../.."}])),
+        "mountPath: must be an absolute path",
+    );
+    one_mistake(
+        kube_app(),
+        mount(json!([{"name": "vv", "mountPath": "/x", "subPath": "../y"}])),
+        "subPath",
+    );
+    let twice = json!([{"name": "vv", "mountPath": "/x"}, {"name": "vv", "mountPath": "/x/"}]);
+    one_mistake(
+        kube_app(),
+        mount(twice),
+        "volumeMounts[1].mountPath: \"/x/\" is used twice",
+    );
+}
+
+#[test]
+fn service_names_are_unique_over_all_services() {
+    let twice = json!({"initServices": [{"name": "s1", "image": "i"}]});
+    one_mistake(kube_app(), twice, "services[0].name: \"s1\" is used twice");
+    one_mistake(
+        kube_app(),
+        json!({"services": []}),
+        "services: at least one service is needed",
+    );
+}
+
+#[test]
+fn probes_ask_exactly_one_thing() {
+    let probe = |probe: Value| service(json!({"livenessProbe": probe}));
+    for good in [
+        json!({"httpGet": {"port": 80}}),
+        json!({"tcpSocket": {"port": "80"}}),
+        json!({"exec": {"command": ["x"]}}),
+        json!({"grpc": {"port": 80}}),
+    ] {
+        assert_eq!(mistakes(kube_app(), probe(good)), [""; 0]);
+    }
+    one_mistake(
+        kube_app(),
+        probe(json!({"periodSeconds": 1})),
+        "services[0].livenessProbe: asks nothing",
+    );
+    one_mistake(
+        kube_app(),
+        probe(json!({"httpGet": {"port": 80}, "exec": {"command": ["x"]}})),
+        "asks in several ways",
+    );
+    one_mistake(
+        kube_app(),
+        probe(json!({"httpGet": {"port": "web"}})),
+        "httpGet.port: \"web\" is not a port number",
+    );
+    one_mistake(
+        kube_app(),
+        probe(json!({"exec": {}})),
+        "exec.command: is needed",
+    );
+    one_mistake(
+        kube_app(),
+        probe(json!({"grpc": {"port": 1}, "timeoutSeconds": -1})),
+        "timeoutSeconds",
+    );
+    one_mistake(
+        kube_app(),
+        probe(json!({"grpc": {"port": 1}, "successThreshold": 2})),
+        "successThreshold",
+    );
+}
+
+#[test]
+fn surroundings_are_checked() {
+    one_mistake(
+        kube_app(),
+        service(json!({"env": [{"name": "A=B"}]})),
+        "env[0].name",
+    );
+    one_mistake(
+        kube_app(),
+        service(json!({"devices": [{"devicePath": "dev"}]})),
+        "devices[0].devicePath",
+    );
+    one_mistake(
+        kube_app(),
+        service(json!({"devices": [{"devicePath": "/dev/x", "policy": "rx"}]})),
+        "devices[0].policy",
+    );
+    one_mistake(
+        kube_app(),
+        service(json!({"resources": {"limits": {"cpu": "bogus"}}})),
+        "resources.limits.cpu: \"bogus\"",
+    );
+    one_mistake(
+        kube_app(),
+        service(json!({"resources": {"requests": {"memory": "-1"}}})),
+        "must not be negative",
+    );
+    one_mistake(
+        kube_app(),
+        service(json!({"imagePullPolicy": "Sometimes"})),
+        "imagePullPolicy",
+    );
+    one_mistake(
+        kube_app(),
+        json!({"jobConfig": {"restartPolicy": "Always"}}),
+        "jobConfig.restartPolicy",
+    );
+}
+
+fn config_mistakes(raw: Value) -> Vec<String> {
+    let view = parse_value::<ConfigurationView>(&raw).unwrap().value;
+    validate_configuration(&view, &Rules::default())
+        .into_iter()
+        .map(|error| error.to_string())
+        .collect()
+}
+
+fn item_mistakes(key: &str, value: Value) -> Vec<String> {
+    config_mistakes(json!({"name": "c1", "data": [{"key": key, "value": value}]}))
+}
+
+#[test]
+fn items_of_a_configuration_are_typed_and_complete() {
+    for good in [
+        json!({"type": "kv", "value": ""}),
+        json!({"type": "object", "source": "http", "url": "https://x/app.zip", "unpack": "zip", "md5": "abc"}),
+        json!({"type": "object", "source": "minio", "bucket": "b", "object": "o"}),
+        json!({"type": "function", "function": "f", "version": "1", "runtime": "python3", "handler": "h", "bucket": "b", "object": "o"}),
+    ] {
+        assert_eq!(item_mistakes("k", good), [""; 0]);
+    }
+    for (value, wanted) in [
+        (json!({"value": "1"}), "data[0].value.type: is needed"),
+        (
+            json!({"type": "text", "value": "1"}),
+            "\"text\" is not one of kv, object, function",
+        ),
+        (json!({"type": "kv"}), "data[0].value.value: is needed"),
+        (json!({"type": "object"}), "data[0].value.source: is needed"),
+        (
+            json!({"type": "object", "source": "http"}),
+            "data[0].value.url: must begin with",
+        ),
+        (
+            json!({"type": "object", "source": "http", "url": "file:///etc/passwd"}),
+            "data[0].value.url",
+        ),
+        (
+            json!({"type": "object", "source": "s3", "unpack": "rar"}),
+            "\"rar\" is not an archive format",
+        ),
+        (
+            json!({"type": "object", "source": "s3", "sha256": "12"}),
+            "64 hex digits",
+        ),
+    ] {
+        let found = item_mistakes("k", value.clone());
+        assert_eq!(found.len(), 1, "{value}: {found:?}");
+        assert!(found[0].contains(wanted), "{value}: {found:?}");
+    }
+    assert_eq!(item_mistakes("k", json!({"type": "function"})).len(), 6);
+}
+
+#[test]
+fn keys_of_a_configuration_are_file_names_and_unique() {
+    let kv = json!({"type": "kv", "value": "1"});
+    assert_eq!(item_mistakes("a b", kv.clone()).len(), 1);
+    assert!(item_mistakes("_object_x", kv.clone())[0].contains("must not begin with _object_"));
+    let twice =
+        json!({"name": "c1", "data": [{"key": "k", "value": kv}, {"key": "k", "value": kv}]});
+    assert_eq!(config_mistakes(twice), ["data[1].key: \"k\" is used twice"]);
+    assert!(config_mistakes(json!({"name": "my-baetyl-c"}))[0].contains("kept for the system"));
+}
+
+#[test]
+fn secrets_registries_and_certificates_need_their_content() {
+    let rules = Rules::default();
+    let fields = |errors: Vec<FieldError>| {
+        errors
+            .into_iter()
+            .map(|error| error.field)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        fields(validate_secret(
+            &SecretView {
+                name: "s1".into(),
+                ..SecretView::default()
+            },
+            &rules
+        )),
+        ["data"]
+    );
+    let bad_key = SecretView {
+        name: "s1".into(),
+        data: [("a/b".into(), "v".into())].into(),
+        ..SecretView::default()
+    };
+    assert_eq!(fields(validate_secret(&bad_key, &rules)), ["data"]);
+    assert_eq!(
+        fields(validate_registry(&Registry::default(), &rules)),
+        ["name", "address", "username", "password"]
+    );
+    assert_eq!(
+        fields(validate_certificate(&Certificate::default(), &rules)),
+        ["name", "key", "certificate"]
+    );
+}
