@@ -1,3 +1,11 @@
-//! The link of an edge node to its cloud and the content store.
+//! `baetyl-sync`: the link of an edge node to its cloud and the content store.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    baetyl_kit::main(
+        "baetyl-sync",
+        "The link of an edge node to its cloud and the content store",
+        baetyl_sync::run,
+    )
+}

@@ -1,0 +1,126 @@
+use super::*;
+
+fn event(reason: &str) -> Event {
+    Event {
+        reason: reason.to_owned(),
+        ..Event::default()
+    }
+}
+
+fn open(dir: &tempfile::TempDir, limit: u64) -> Outbox {
+    let db = Db::open(&dir.path().join("sync.redb")).unwrap().db;
+    Outbox::new(Arc::new(db), limit)
+}
+
+fn waiting(outbox: &Outbox) -> Vec<(u64, String, u64)> {
+    let (acked, queued) = outbox.numbers().unwrap();
+    (acked + 1..=queued)
+        .filter_map(|sequence| outbox.event(sequence).unwrap())
+        .map(|event| (event.sequence, event.reason, event.dropped))
+        .collect()
+}
+
+#[test]
+fn events_are_numbered_and_survive_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(&dir, 10);
+    assert_eq!(outbox.put(event("A")).unwrap(), 1);
+    assert_eq!(outbox.put(event("B")).unwrap(), 2);
+    drop(outbox);
+    let outbox = open(&dir, 10);
+    assert_eq!(outbox.put(event("C")).unwrap(), 3);
+    assert_eq!(
+        waiting(&outbox),
+        [(1, "A".into(), 0), (2, "B".into(), 0), (3, "C".into(), 0)]
+    );
+}
+
+#[test]
+fn a_full_box_drops_the_oldest_and_the_next_event_tells_how_many() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(&dir, 2);
+    for reason in ["A", "B", "C", "D", "E"] {
+        outbox.put(event(reason)).unwrap();
+    }
+    assert_eq!(waiting(&outbox), [(4, "D".into(), 3), (5, "E".into(), 0)]);
+    outbox.acknowledge(1).unwrap();
+    assert_eq!(waiting(&outbox), [(4, "D".into(), 2), (5, "E".into(), 0)]);
+}
+
+#[test]
+fn what_the_cloud_stored_is_forgotten_and_numbers_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(&dir, 10);
+    for reason in ["A", "B", "C"] {
+        outbox.put(event(reason)).unwrap();
+    }
+    outbox.meet(0).unwrap();
+    outbox.acknowledge(2).unwrap();
+    outbox.acknowledge(1).unwrap();
+    assert_eq!(waiting(&outbox), [(3, "C".into(), 0)]);
+    outbox.acknowledge(3).unwrap();
+    assert_eq!(outbox.put(event("D")).unwrap(), 4);
+}
+
+#[test]
+fn a_lost_database_goes_on_after_the_numbers_of_the_cloud_and_loses_no_event() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(&dir, 10);
+    outbox.put(event("A")).unwrap();
+    outbox.put(event("B")).unwrap();
+    outbox.meet(40).unwrap();
+    assert_eq!(waiting(&outbox), [(41, "A".into(), 0), (42, "B".into(), 0)]);
+    assert_eq!(outbox.put(event("C")).unwrap(), 43);
+    // The same Welcome again changes nothing.
+    outbox.meet(41).unwrap();
+    assert_eq!(waiting(&outbox), [(42, "B".into(), 0), (43, "C".into(), 0)]);
+}
+
+#[test]
+fn a_box_that_overflowed_before_the_first_contact_still_tells_the_hole() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(&dir, 1);
+    for reason in ["A", "B", "C"] {
+        outbox.put(event(reason)).unwrap();
+    }
+    outbox.meet(0).unwrap();
+    assert_eq!(waiting(&outbox), [(3, "C".into(), 2)]);
+    assert_eq!(outbox.put(event("D")).unwrap(), 4);
+}
+
+#[test]
+fn a_database_that_was_put_back_renumbers_what_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(&dir, 10);
+    outbox.meet(0).unwrap();
+    outbox.put(event("A")).unwrap();
+    outbox.meet(7).unwrap();
+    assert_eq!(waiting(&outbox), [(8, "A".into(), 0)]);
+}
+
+#[test]
+fn a_cloud_that_went_back_is_told_of_the_hole() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(&dir, 10);
+    outbox.meet(0).unwrap();
+    for reason in ["A", "B", "C"] {
+        outbox.put(event(reason)).unwrap();
+    }
+    outbox.acknowledge(2).unwrap();
+    outbox.meet(0).unwrap();
+    assert_eq!(waiting(&outbox), [(3, "C".into(), 2)]);
+}
+
+#[test]
+fn a_long_text_is_cut_at_a_character() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox = open(&dir, 10);
+    outbox
+        .put(Event {
+            message: format!("{}é", "a".repeat(MAX_TEXT - 1)),
+            ..event("A")
+        })
+        .unwrap();
+    let stored = &outbox.event(1).unwrap().unwrap().message;
+    assert_eq!(stored.len(), MAX_TEXT - 1);
+}
