@@ -6,6 +6,8 @@
 pub mod activation;
 pub mod auth;
 pub mod catalog;
+pub mod cli;
+pub mod config;
 pub mod desire;
 pub mod events;
 pub mod install;
@@ -15,5 +17,9 @@ mod openapi;
 pub mod pki;
 pub mod report;
 pub mod rest;
+mod run;
 pub mod seal;
 pub mod store;
+
+pub use config::Config;
+pub use run::{DATABASE_FILE, Error, open_store, run};

@@ -1,3 +1,5 @@
-//! Cloud management suite.
+//! The program of the cloud management suite; see `baetyl_cloud::cli`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    baetyl_cloud::cli::main()
+}

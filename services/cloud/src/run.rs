@@ -1,0 +1,192 @@
+//! From configuration to running servers.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use baetyl_kit::serve::{self, ServeError};
+use baetyl_kit::{Kit, fsio};
+use baetyl_model::{NameError, Namespace};
+
+use crate::activation::{self, ActivationServeError, Activator};
+use crate::auth::{self, Authenticator, TokenError, Tokens};
+use crate::catalog::applications::Runtimes;
+use crate::config::{AuthMethod, Config};
+use crate::desire::DesireFeed;
+use crate::install::InstallTokens;
+use crate::link::{self, LinkDeps, LinkServeError, Links};
+use crate::objects::{ObjectError, Objects};
+use crate::pki::{Pki, PkiError};
+use crate::report::{ReportTask, Reports};
+use crate::rest::{self, Deps};
+use crate::seal::{Seal, SealError};
+use crate::store::{By, OpenError, Store};
+
+/// Name of the database in the data directory.
+pub const DATABASE_FILE: &str = "cloud.db";
+
+/// Why the cloud does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The data directory.
+    #[error("cannot use the data directory {path}", path = .path.display())]
+    DataDir {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The configured namespace.
+    #[error("the configuration is wrong: namespace")]
+    Namespace(#[source] NameError),
+    /// The sealing key.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// The database.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The first admin token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The object directory.
+    #[error(transparent)]
+    Objects(#[from] ObjectError),
+    /// Keys and certificates.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// The REST interface.
+    #[error("the REST interface does not start; set admin.listen to a free address")]
+    Rest(#[source] ServeError),
+    /// The link.
+    #[error("the link does not start; set link.listen to a free address")]
+    Link(#[source] LinkServeError),
+    /// Activation.
+    #[error("activation does not start; set activation.listen to a free address")]
+    Activation(#[source] ActivationServeError),
+}
+
+/// Opens the database of a data directory, with its sealing key. Makes both when they are not there.
+///
+/// # Errors
+/// When one of them cannot be used.
+pub async fn open_store(data_dir: &Path) -> Result<(Store, Seal), Error> {
+    // Keys, tokens and the database lie here: nobody else's business.
+    fsio::create_dir_private(data_dir).map_err(|source| Error::DataDir {
+        path: data_dir.to_owned(),
+        source,
+    })?;
+    let seal = Seal::open_dir(data_dir)?;
+    let store = Store::open(&data_dir.join(DATABASE_FILE), seal.clone()).await?;
+    Ok((store, seal))
+}
+
+/// Runs the cloud until it shall stop.
+///
+/// # Errors
+/// When something it needs cannot be opened or bound.
+pub async fn run(config: Config, kit: Kit) -> Result<(), Error> {
+    let starting = kit.readiness().register("listeners");
+    let cloud = Parts::open(&config, &kit).await?;
+    cloud.serve(&config, &kit).await?;
+    starting.ready();
+    kit.until_shutdown().await;
+    Ok(())
+}
+
+/// Everything that is opened before anything listens.
+struct Parts {
+    store: Store,
+    pki: Pki,
+    objects: Objects,
+    reports: Reports,
+    report_task: ReportTask,
+    authenticator: Arc<dyn Authenticator>,
+}
+
+impl Parts {
+    async fn open(config: &Config, kit: &Kit) -> Result<Self, Error> {
+        let namespace = Namespace::new(config.namespace.as_str()).map_err(Error::Namespace)?;
+        let (store, seal) = open_store(kit.data_dir()).await?;
+        let by = By {
+            actor: "start".to_owned(),
+            request_id: String::new(),
+            time: kit.clock().now(),
+        };
+        if auth::ensure_admin_token(&store, kit.data_dir(), &namespace, &by).await? {
+            let file = kit.data_dir().join(auth::ADMIN_TOKEN_FILE);
+            tracing::info!(file = %file.display(), "first start: the admin token is in this file");
+        }
+        let objects = Objects::open(&kit.data_dir().join("objects"), &config.objects)?;
+        objects.sweep(&store).await?;
+        let names = config.public.certificate_names();
+        let pki = Pki::open(
+            &store,
+            &seal,
+            config.pki.clone(),
+            &names,
+            kit.clock().clone(),
+        )
+        .await?;
+        let (reports, report_task) =
+            Reports::new(store.clone(), config.report.clone(), kit.clock().clone());
+        let authenticator = match config.auth.method {
+            AuthMethod::Token => Tokens::new(store.clone()),
+        };
+        Ok(Self {
+            store,
+            pki,
+            objects,
+            reports,
+            report_task,
+            authenticator,
+        })
+    }
+
+    async fn serve(self, config: &Config, kit: &Kit) -> Result<(), Error> {
+        let Self {
+            store,
+            pki,
+            objects,
+            reports,
+            report_task,
+            authenticator,
+        } = self;
+        let stop = kit.shutdown().clone();
+        kit.tasks()
+            .spawn_required("reports", report_task.run(stop.clone()));
+        kit.tasks()
+            .spawn_required("certificate renewal", pki.clone().run_renewal(stop));
+        let links = Links::new(kit.metrics());
+        let deps = LinkDeps {
+            store: store.clone(),
+            pki: pki.clone(),
+            feed: DesireFeed::new(store.clone(), kit.tasks().clone()),
+            reports: reports.clone(),
+            links: links.clone(),
+            objects: objects.clone(),
+        };
+        let bound = link::serve(kit, &config.link.listen, deps)
+            .await
+            .map_err(Error::Link)?;
+        let link_urls = config.public.link_urls(&bound);
+        let install = InstallTokens::new(pki.clone(), store.clone(), config.install.clone());
+        let activator = Activator::new(store.clone(), pki, install.clone(), links, link_urls);
+        let bound = activation::serve(kit, &config.activation.listen, activator).await;
+        let activate_url = config
+            .public
+            .activation_url(&bound.map_err(Error::Activation)?);
+        let router = rest::router(Deps {
+            store,
+            objects,
+            authenticator,
+            runtimes: Runtimes::new(config.functions.runtimes.clone()),
+            reports,
+            install,
+            activate_url,
+            clock: kit.clock().clone(),
+        });
+        serve::http(kit, "admin", &config.admin.listen, None, router)
+            .await
+            .map_err(Error::Rest)?;
+        Ok(())
+    }
+}
