@@ -1,7 +1,7 @@
 //! A certificate authority for tests and what it issues.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls_pki_types::CertificateDer;
@@ -126,6 +126,17 @@ impl TestCa {
             certificate: certificate.der().clone(),
             key_pem: key.serialize_pem(),
         }
+    }
+
+    /// Issues a certificate for the key of a signing request (DER); what else the request says is not read.
+    pub fn sign_request(&self, request: &[u8], leaf: &Leaf) -> CertificateDer<'static> {
+        let request = CertificateSigningRequestParams::from_der(&request.into())
+            .expect("a signing request in DER");
+        leaf.params()
+            .signed_by(&request.public_key, &self.issuer)
+            .expect("a certificate can be issued")
+            .der()
+            .clone()
     }
 
     /// A server certificate for `localhost`, `127.0.0.1` and `::1`.
