@@ -41,10 +41,18 @@ pub enum SecretsDir {
 /// Where cgroups for limits are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CgroupMode {
-    /// Beneath the runtime's own cgroup, else in `/sys/fs/cgroup/baetyl`; version 2 or 1, whichever has the controllers.
+    /// Beneath the runtime's own cgroup (version 2: only when nothing else is in it, else beneath the root); version 2
+    /// or 1, whichever has the controllers.
     Auto,
     /// In this directory of a cgroup version 2 tree that was delegated to us and holds no processes.
     Delegated(PathBuf),
+    /// In these directories of cgroup version 1 trees.
+    DelegatedV1 {
+        /// In the tree of the memory controller.
+        memory: PathBuf,
+        /// In the tree of the cpu controller.
+        cpu: PathBuf,
+    },
     /// Nowhere: limits are not enforced and say so.
     Off,
 }

@@ -22,6 +22,8 @@ pub(crate) struct Stat {
     pub(crate) session: u32,
     /// User and system time in clock ticks.
     pub(crate) cpu_ticks: u64,
+    /// The same of children that have ended and were collected.
+    pub(crate) ended_children_ticks: u64,
     /// Start after boot in clock ticks.
     pub(crate) start_ticks: u64,
 }
@@ -46,6 +48,7 @@ impl Stat {
             group: pid(5)?,
             session: pid(6)?,
             cpu_ticks: number(14)? + number(15)?,
+            ended_children_ticks: number(16)? + number(17)?,
             start_ticks: number(22)?,
         })
     }
@@ -100,12 +103,12 @@ pub(crate) fn has_env(pid: u32, name: &str, value: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    const LINE: &[u8] = b"42 (a) b (c)) S 7 41 40 0 -1 4194560 1 0 0 0 5 6 0 0 20 0 1 0 12345 1 2 3";
+    const LINE: &[u8] = b"42 (a) b (c)) S 7 41 40 0 -1 4194560 1 0 0 0 5 6 7 8 20 0 1 0 12345 1 2 3";
 
     #[test]
     fn a_name_with_parentheses_does_not_shift_the_fields() {
         let stat = Stat::parse(LINE).unwrap();
-        assert_eq!(stat, Stat { state: b'S', parent: 7, group: 41, session: 40, cpu_ticks: 11, start_ticks: 12345 });
+        assert_eq!(stat, Stat { state: b'S', parent: 7, group: 41, session: 40, cpu_ticks: 11, ended_children_ticks: 15, start_ticks: 12345 });
         assert!(!stat.is_dead());
     }
 

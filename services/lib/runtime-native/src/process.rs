@@ -30,7 +30,7 @@ impl Process {
         // After the open: from here on the fd means the process that is looked at now, or one that has ended.
         match Stat::read(ident.pid) {
             Ok(stat) if stat.start_ticks == ident.start_ticks && !stat.is_dead() => {
-                Ok(Some(Self { ident, fd: AsyncFd::with_interest(fd, Interest::READABLE)? }))
+                Ok(Some(Self { ident, fd: watch_readable(fd)? }))
             }
             _ => Ok(None),
         }
@@ -49,6 +49,12 @@ impl Process {
             Err(errno) => Err(errno.into()),
         }
     }
+}
+
+/// A descriptor whose readiness can be awaited.
+pub(crate) fn watch_readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    #[expect(deprecated, reason = "deprecated for types that may close or change their descriptor; OwnedFd does neither, and the replacement is unsafe")]
+    AsyncFd::with_interest(fd, Interest::READABLE)
 }
 
 #[cfg(test)]

@@ -146,11 +146,6 @@ impl StateDir {
         }
         Ok(())
     }
-
-    /// Forgets the counters.
-    pub(crate) fn forget_history(&self) -> io::Result<()> {
-        remove_if_there(&self.0.join(HISTORY_FILE))
-    }
 }
 
 /// Removes a file that may be absent.
@@ -229,15 +224,12 @@ mod tests {
     }
 
     #[test]
-    fn counters_survive_and_are_forgotten_on_request() {
+    fn counters_survive() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir(dir.path().to_owned());
         assert_eq!(state.history(), History::default());
         let history = History { restarts: 3, failures: 2, streak: 1, counted: None, reason: Some(Reason::Killed) };
         state.write_history(&history).unwrap();
         assert_eq!(state.history(), history);
-        state.forget_history().unwrap();
-        state.forget_history().unwrap();
-        assert_eq!(state.history(), History::default());
     }
 }

@@ -123,8 +123,6 @@ pub enum Reason {
     NotReady,
     /// Its startup probe has not passed yet.
     NotStarted,
-    /// Its job failed too often.
-    BackoffLimitExceeded,
     /// Processes of it are left that cannot be ended.
     CannotEnd,
 }
@@ -150,7 +148,6 @@ impl Reason {
             Self::Requested => "Requested",
             Self::NotReady => "NotReady",
             Self::NotStarted => "NotStarted",
-            Self::BackoffLimitExceeded => "BackoffLimitExceeded",
             Self::CannotEnd => "CannotEnd",
         }
     }

@@ -112,7 +112,7 @@ fn from_command(
 
 /// Absolute paths that a volume of the instance is mounted at or above mean the place in the instance, others the
 /// machine's.
-fn working_dir(instance_dir: &Path, wanted: Option<&Path>) -> Result<PathBuf, EntryError> {
+pub(crate) fn working_dir(instance_dir: &Path, wanted: Option<&Path>) -> Result<PathBuf, EntryError> {
     let Some(wanted) = wanted else { return Ok(instance_dir.to_owned()) };
     let beneath = instance_dir.join(wanted.strip_prefix("/").unwrap_or(wanted));
     let dir = if beneath.is_dir() || wanted.is_relative() { beneath } else { wanted.to_owned() };
