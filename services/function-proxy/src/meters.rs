@@ -51,10 +51,4 @@ impl Meters {
         self.calls[outcome as usize].inc();
         self.seconds.observe_duration(took);
     }
-
-    /// How many calls ended so.
-    #[cfg(test)]
-    pub(crate) fn count(&self, outcome: Outcome) -> u64 {
-        self.calls[outcome as usize].get()
-    }
 }

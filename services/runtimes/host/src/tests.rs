@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use baetyl_proto::function::register_request::Message as Up;
 use baetyl_proto::function::{Failure, RegisterRequest};
+use baetyl_testkit::{PATIENCE, TestDir, eventually, until};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -15,9 +16,6 @@ use crate::call::{Call, Kind, Open};
 
 mod link;
 mod pool;
-
-/// Plenty for anything that works; only a fault ever waits for so long.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Makes calls and takes their answers, as the link does.
 struct Caller {
@@ -61,17 +59,5 @@ impl Caller {
             Up::Failure(Failure { kind, message, .. }) => (Kind::try_from(kind).unwrap(), message),
             other => panic!("not a failure: {other:?}"),
         }
-    }
-}
-
-/// Waits for something another process does.
-async fn eventually<T>(mut probe: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = probe() {
-            return found;
-        }
-        assert!(Instant::now() < end, "it did not happen");
-        tokio::task::yield_now().await;
     }
 }

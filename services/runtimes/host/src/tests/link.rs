@@ -113,7 +113,7 @@ impl Executor for Echo {
 }
 
 struct World {
-    dir: tempfile::TempDir,
+    dir: TestDir,
     kit: Kit,
     connections: mpsc::Receiver<Connection>,
     sender: mpsc::Sender<Connection>,
@@ -124,7 +124,7 @@ struct World {
 
 impl World {
     async fn new(heartbeat_ms: u32) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = TestDir::new();
         let claims = Claims {
             app: "shop".to_owned(),
             service: "web".to_owned(),
@@ -171,7 +171,10 @@ impl World {
     }
 
     async fn held(&self) -> Call {
-        eventually(|| self.echo.held.lock().unwrap().pop()).await
+        until(PATIENCE, "the call to come", async || {
+            self.echo.held.lock().unwrap().pop().ok_or("not yet")
+        })
+        .await
     }
 }
 

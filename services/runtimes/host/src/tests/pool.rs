@@ -105,7 +105,7 @@ async fn a_worker_killed_while_it_runs_something_fails_that_and_is_replaced() {
 
 #[tokio::test]
 async fn a_call_that_cannot_be_stopped_gently_is_stopped_by_killing_all_it_started() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = TestDir::new();
     let pids = dir.path().join("pids");
     let script = format!(
         "{SETUP}; {READY}; trap '' INT; head -c 9 <&0 >/dev/null; sleep 600 & echo $! >{}; wait",
@@ -116,9 +116,9 @@ async fn a_call_that_cannot_be_stopped_gently_is_stopped_by_killing_all_it_start
     });
     let mut caller = Caller::new();
     pool.start(caller.call("f", b"", PATIENCE)).await;
-    let child = eventually(|| {
-        let text = std::fs::read_to_string(&pids).ok()?;
-        text.trim().parse::<i32>().ok()
+    let child = until(PATIENCE, "the function starts a process", async || {
+        let text = std::fs::read_to_string(&pids).unwrap_or_default();
+        text.trim().parse::<i32>()
     })
     .await;
     caller.open.cancel(1);
@@ -126,7 +126,7 @@ async fn a_call_that_cannot_be_stopped_gently_is_stopped_by_killing_all_it_start
         caller.failure().await,
         (Kind::Cancelled, "it did not stop when cancelled".to_owned())
     );
-    eventually(|| (!alive(child)).then_some(())).await;
+    eventually!(!alive(child), "what the function started is gone");
 }
 
 #[tokio::test]
