@@ -249,10 +249,15 @@ impl CloudLink {
         }
     }
 
+    /// Whether the node has the wanted content, for all that is known. While another desire is under way, it may have
+    /// that one.
     fn has(&self, wanted: &Header) -> bool {
-        self.held
+        let other = self
+            .sent
             .as_ref()
-            .is_some_and(|held| held.digest == wanted.digest && !is_ahead(held, wanted))
+            .is_some_and(|(sent, _)| sent.digest != wanted.digest);
+        let held = self.held.as_ref();
+        !other && held.is_some_and(|held| held.digest == wanted.digest && !is_ahead(held, wanted))
     }
 
     /// Hop 2: what is wanted is sent when the node has something else, and again until it is answered.

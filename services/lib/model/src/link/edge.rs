@@ -101,7 +101,8 @@ pub struct EdgeLink {
     commands: VecDeque<String>,
     last_heard: Duration,
     last_sent: Duration,
-    last_stats: Duration,
+    /// `None`: none were sent on this stream.
+    last_stats: Option<Duration>,
 }
 
 impl EdgeLink {
@@ -122,7 +123,7 @@ impl EdgeLink {
             commands: VecDeque::new(),
             last_heard: Duration::ZERO,
             last_sent: Duration::ZERO,
-            last_stats: Duration::ZERO,
+            last_stats: None,
         }
     }
 
@@ -156,12 +157,12 @@ impl EdgeLink {
             EdgeInput::Received(message) => self.received(message, now),
             EdgeInput::Held(header) => {
                 self.held = Some(header.clone());
-                self.if_online(Up::DesireAck {
+                self.if_connected(Up::DesireAck {
                     header,
                     refused: None,
                 })
             }
-            EdgeInput::Refused { header, refused } => self.if_online(Up::DesireAck {
+            EdgeInput::Refused { header, refused } => self.if_connected(Up::DesireAck {
                 header,
                 refused: Some(refused),
             }),
@@ -203,7 +204,8 @@ impl EdgeLink {
                 let always = [
                     self.last_heard + self.periods.silence(),
                     self.last_sent + self.periods.heartbeat,
-                    self.last_stats + self.periods.stats,
+                    self.last_stats
+                        .map_or(now, |last| last + self.periods.stats),
                 ];
                 let all = always
                     .into_iter()
@@ -215,8 +217,8 @@ impl EdgeLink {
         Some(at.saturating_sub(now))
     }
 
-    fn if_online(&self, message: Up) -> Vec<EdgeAction> {
-        if self.phase == EdgePhase::Online {
+    fn if_connected(&self, message: Up) -> Vec<EdgeAction> {
+        if matches!(self.phase, EdgePhase::Greeting | EdgePhase::Online) {
             vec![EdgeAction::Send(message)]
         } else {
             Vec::new()
@@ -239,7 +241,10 @@ impl EdgeLink {
         if matches!(self.phase, EdgePhase::Offline | EdgePhase::Removed) {
             return Vec::new();
         }
-        self.last_heard = now;
+        // A cloud that talks but never welcomes is left as a silent one is.
+        if self.phase == EdgePhase::Online || matches!(message, Down::Welcome { .. }) {
+            self.last_heard = now;
+        }
         match message {
             Down::Welcome {
                 periods,
@@ -278,7 +283,7 @@ impl EdgeLink {
         self.phase = EdgePhase::Online;
         self.periods = periods;
         self.acked_status = status;
-        self.last_stats = now.saturating_sub(periods.stats);
+        self.last_stats = None;
         let time = time.map(EdgeAction::CloudTime);
         let events = if events > self.queued {
             // The numbers of this outbox are behind what the cloud has: it was emptied. Nothing is sent until it is
@@ -350,8 +355,11 @@ impl EdgeLink {
             self.events_sent = now;
             actions.push(EdgeAction::SendEvent(self.sent));
         }
-        if now.saturating_sub(self.last_stats) >= self.periods.stats {
-            self.last_stats = now;
+        if self
+            .last_stats
+            .is_none_or(|last| now.saturating_sub(last) >= self.periods.stats)
+        {
+            self.last_stats = Some(now);
             actions.push(EdgeAction::Send(Up::Stats));
         }
         let sent = actions

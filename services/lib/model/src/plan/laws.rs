@@ -99,7 +99,7 @@ fn whom(step: &Step) -> Option<&AppName> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
     fn no_desire_plans_nothing(observed in any_observed()) {

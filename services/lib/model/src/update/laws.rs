@@ -65,7 +65,7 @@ fn any_history() -> impl Strategy<Value = Vec<(Duration, Event)>> {
 struct World {
     update: Update,
     now: Duration,
-    /// What is complete on disk. What is not kept is removed when an update ends.
+    /// What is complete on disk. What is not kept is removed at once.
     on_disk: BTreeSet<Release>,
     /// What was healthy at some time.
     was_healthy: BTreeSet<Release>,
@@ -98,6 +98,8 @@ impl World {
         for effect in &effects {
             self.check(effect);
         }
+        let kept: BTreeSet<Release> = self.update.kept().into_iter().cloned().collect();
+        self.on_disk.retain(|release| kept.contains(release));
         effects
     }
 
@@ -133,8 +135,6 @@ impl World {
                     }
                     _ => assert!(self.update.failure().is_some()),
                 }
-                let kept: BTreeSet<Release> = self.update.kept().into_iter().cloned().collect();
-                self.on_disk.retain(|release| kept.contains(release));
             }
         }
     }
