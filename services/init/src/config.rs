@@ -13,7 +13,7 @@ pub struct Config {
     /// Where to activate.
     pub activate: Activate,
     /// Install token. Belongs into the environment (`BAETYL_INIT__TOKEN`), not into argv, which everybody can read.
-    #[serde(skip_serializing)]
+    #[serde(serialize_with = "hidden")]
     pub token: Option<String>,
     /// Where sync listens; nothing = `<data-dir>/run/core/sync.sock`.
     pub sync: Option<Endpoint>,
@@ -54,5 +54,14 @@ impl std::fmt::Debug for Config {
             .field("activate", &self.activate)
             .field("wait_for", &self.wait_for)
             .finish_non_exhaustive()
+    }
+}
+
+/// What is shown of a token: whether there is one.
+#[expect(clippy::ref_option, reason = "the signature serde wants")]
+fn hidden<S: serde::Serializer>(token: &Option<String>, to: S) -> Result<S::Ok, S::Error> {
+    match token {
+        Some(_) => to.serialize_str("(set)"),
+        None => to.serialize_none(),
     }
 }

@@ -220,3 +220,11 @@ async fn a_service_that_does_not_get_ready_is_named() {
     assert!(error.to_string().contains("sync is not ready"), "{error}");
     kit.stop(Duration::from_secs(5)).await.unwrap();
 }
+
+#[test]
+fn the_token_comes_from_the_environment() {
+    let env = [("BAETYL_INIT__TOKEN".to_owned(), "bi1.abc".to_owned())];
+    let (_, read) =
+        config::load_both::<baetyl_kit::cli::ShellConfig, Config>("init", None, env).unwrap();
+    assert_eq!(read.token.as_deref(), Some("bi1.abc"));
+}
