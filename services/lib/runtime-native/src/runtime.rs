@@ -154,6 +154,10 @@ impl NativeRuntime {
                 _ => Err(RunError::Differs(key)),
             };
         }
+        for index in (1..).take(spec.instances.len()) {
+            // Here, so that it can be followed from now on. When it cannot be made, the start says so.
+            let _ = self.shared().logs.add(&self.shared().paths.log(&key.instance(index)));
+        }
         let spec = Arc::new(spec);
         let (commands, receiver) = mpsc::channel(4);
         let workload = Workload::new(Arc::clone(&self.inner.shared), Arc::clone(&spec));

@@ -41,9 +41,6 @@ impl Instance {
     /// Looks at what a runtime before this one left.
     pub(super) async fn find(&mut self) -> Found {
         self.shared.environment(&self.id, &self.spec);
-        if let Err(error) = self.shared.logs.add(&self.shared.paths.log(&self.id)) {
-            tracing::warn!(instance = %self.id, %error, "its log cannot be rotated");
-        }
         let until = Instant::now() + SETTLE_TIME;
         loop {
             let run = self.state.run();
