@@ -128,7 +128,7 @@ async fn over_grpc_the_callers_deadline_counts_and_names_the_function() {
 async fn a_caller_that_goes_cancels_what_runs_and_leaves_the_queue() {
     let world = World::greet().await;
     let mut runtime = world.runtime("greet", 1).await;
-    let caller = async |payload: &'static str| {
+    let caller = |payload: &'static str| {
         let mut client = world.grpc(None).0;
         let request = InvokeRequest {
             payload: Bytes::from_static(payload.as_bytes()),
@@ -136,9 +136,9 @@ async fn a_caller_that_goes_cancels_what_runs_and_leaves_the_queue() {
         };
         tokio::spawn(async move { client.invoke(request).await })
     };
-    let running = caller("running").await;
+    let running = caller("running");
     let invocation = runtime.invocation().await;
-    let waiting = caller("waiting").await;
+    let waiting = caller("waiting");
     world
         .until_metric(r#"baetyl_function_proxy_calls_queued{app="greet"} 1"#)
         .await;

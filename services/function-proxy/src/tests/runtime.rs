@@ -10,9 +10,13 @@ use baetyl_proto::function::{
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, Streaming};
 
 use super::*;
+
+/// Ends with this.
+pub(super) struct Echo(#[expect(dead_code, reason = "only kept")] AbortOnDropHandle<()>);
 
 pub(super) struct Runtime {
     out: Option<mpsc::Sender<RegisterRequest>>,
@@ -172,14 +176,14 @@ impl Runtime {
         self.say(Up::Failure(failure)).await;
     }
 
-    /// Echoes every call from now on, as long as the returned task is kept.
-    pub(super) fn echo(mut self) -> tokio_util::task::AbortOnDropHandle<()> {
-        tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move {
+    /// Echoes every call from now on, as long as what is returned is kept.
+    pub(super) fn echo(mut self) -> Echo {
+        Echo(AbortOnDropHandle::new(tokio::spawn(async move {
             while let Ok(message) = self.next().await {
                 if let Down::Invoke(invocation) = message {
                     self.answer(invocation.invocation, invocation.payload).await;
                 }
             }
-        }))
+        })))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use baetyl_proto::function::register_request::Message;
 use baetyl_proto::function::{Chunk, Failure, RegisterRequest, Result as FunctionResult, failure};
@@ -27,6 +28,28 @@ pub struct Call {
     pub cancelled: CancellationToken,
     /// Where the answer goes.
     pub answer: Answer,
+}
+
+impl Call {
+    /// A call that came over no connection, and where its answer comes out: for tests of runtimes.
+    pub fn for_test(
+        function: &str,
+        payload: impl Into<Bytes>,
+        metadata: BTreeMap<String, String>,
+        timeout: Duration,
+    ) -> (Self, mpsc::Receiver<RegisterRequest>) {
+        let (out, answers) = mpsc::channel(64);
+        let (answer, cancelled) = Open::default().begin(1, out);
+        let call = Self {
+            function: function.to_owned(),
+            payload: payload.into(),
+            metadata,
+            deadline: Some(Instant::now() + timeout),
+            cancelled,
+            answer,
+        };
+        (call, answers)
+    }
 }
 
 /// Invocations of one connection that have no answer yet, each with the token that cancels it.

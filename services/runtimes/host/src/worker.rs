@@ -90,7 +90,7 @@ impl Worker {
         limit: Duration,
     ) -> Result<(Self, Ready), StartError> {
         let failed = |source| StartError::Spawn {
-            program: program.command.join(" "),
+            program: program.command.first().cloned().unwrap_or_default(),
             source,
         };
         let mut worker = Self::spawn(program).map_err(failed)?;

@@ -44,12 +44,20 @@ exec(compile(source, '<baetyl worker>', 'exec'))
 
 /// Python 3 with this interpreter; `log` takes what functions print, None leaves it on standard error.
 pub fn language(python: &str, log: Option<File>) -> Language {
-    let length = u32::try_from(SCRIPT.len()).unwrap_or(u32::MAX).to_be_bytes();
+    let length = u32::try_from(SCRIPT.len())
+        .unwrap_or(u32::MAX)
+        .to_be_bytes();
     // Unbuffered: a line that was printed is in the log, also when the worker is killed.
-    let command = [python, "-u", "-c", LOADER, "baetyl-worker"].map(str::to_owned).to_vec();
+    let command = [python, "-u", "-c", LOADER, "baetyl-worker"]
+        .map(str::to_owned)
+        .to_vec();
     Language {
         name: "python3",
-        program: Program { command, preamble: Bytes::from([&length, SCRIPT.as_bytes()].concat()), log },
+        program: Program {
+            command,
+            preamble: Bytes::from([&length, SCRIPT.as_bytes()].concat()),
+            log,
+        },
     }
 }
 

@@ -79,46 +79,46 @@ class Functions:
     def __init__(self, code, specs):
         self.handlers = {}
         self.errors = {}
+        self.directories = []
         for spec in specs:
             name, handler = spec["name"], spec["handler"]
+            directory = os.path.abspath(os.path.join(code, spec.get("codedir") or ""))
             try:
-                self.handlers[name] = load(code, handler, spec.get("codedir") or "")
+                self.handlers[name] = self.load(handler, directory)
             except BaseException as error:  # also SystemExit of a module: the worker stays up and says why
                 self.errors[name] = "cannot load handler %s: %s" % (handler, one_line(error))
                 log("function %s: cannot load handler %s" % (name, handler), error)
 
+    def load(self, handler, directory):
+        """The callable `module.function`, with its directory first on the path."""
+        module, dot, function = handler.rpartition(".")
+        if not dot or not module or not function:
+            raise ValueError("a handler is written module.function")
+        self.enter(directory)
+        found = getattr(importlib.import_module(module), function)
+        if not callable(found):
+            raise TypeError("%s is not callable" % handler)
+        return found
+
+    def enter(self, directory):
+        """Each directory may have its own index.py: modules of another one do not stand in for it."""
+        if directory in sys.path:
+            sys.path.remove(directory)
+        sys.path.insert(0, directory)
+        importlib.invalidate_caches()
+        others = [other + os.sep for other in self.directories if other != directory]
+        for name, module in list(sys.modules.items()):
+            origin = getattr(module, "__file__", None) or ""
+            if not any(origin.startswith(other) for other in others) or origin.startswith(directory + os.sep):
+                continue
+            own = os.path.join(directory, name.partition(".")[0])
+            if os.path.exists(own + ".py") or os.path.isdir(own):
+                del sys.modules[name]
+        self.directories.append(directory)
+
     def report(self):
         names = list(self.handlers) + list(self.errors)
         return [{"name": name, "error": self.errors.get(name)} for name in names]
-
-
-def load(code, handler, codedir):
-    """The callable `module.function`, with its directory first on the path."""
-    module, dot, function = handler.rpartition(".")
-    if not dot or not module or not function:
-        raise ValueError("a handler is written module.function")
-    directory = os.path.abspath(os.path.join(code, codedir))
-    if directory in sys.path:
-        sys.path.remove(directory)
-    sys.path.insert(0, directory)
-    forget_namesakes(module.partition(".")[0], directory)
-    importlib.invalidate_caches()
-    found = getattr(importlib.import_module(module), function)
-    if not callable(found):
-        raise TypeError("%s is not callable" % handler)
-    return found
-
-
-def forget_namesakes(top, directory):
-    """Two functions may each have their own index.py: the module of another directory is not the one we want."""
-    known = sys.modules.get(top)
-    origin = getattr(known, "__file__", None)
-    if origin is None or os.path.abspath(origin).startswith(directory + os.sep):
-        return
-    own = os.path.join(directory, top)
-    if os.path.exists(own + ".py") or os.path.isdir(own):
-        for name in [name for name in sys.modules if name == top or name.startswith(top + ".")]:
-            del sys.modules[name]
 
 
 class Worker:
