@@ -1,12 +1,203 @@
-//! Reconciler of an edge node.
+//! Reconciler of an edge node: what an accepted desire wants is made to run, watched, and undone when it fails.
+//!
+//! Start at [`run`]. `desire.rs` follows the desire and has one task for each application (`app.rs`), which drives
+//! [`baetyl_model::update`]; `stage.rs` makes a version complete, [`resolve`] turns it into workloads, `act.rs` tells the
+//! runtime; `report.rs` rolls up what is seen. [`ports`] is all it needs of others, [`store`] all it must not forget.
+//!
+//! Needs nobody to start: what it ran before is taken up again from its own store. Without an accepted desire nothing is
+//! ever stopped. Never talks to the cloud, never opens a file of another service.
 
+use std::path::Path;
+use std::sync::Arc;
+
+use baetyl_kit::Kit;
+use baetyl_kit::crypto::CryptoError;
+use tokio::sync::watch;
+
+mod act;
+mod app;
 pub mod archive;
+mod board;
 pub mod bodies;
+mod config;
+mod context;
+mod desire;
+mod events;
+mod housekeeping;
+mod instances;
 pub mod objects;
 pub mod ports;
+pub mod registry;
+mod report;
 pub mod resolve;
 pub mod shape;
+mod stage;
 pub mod store;
-pub mod token;
 #[cfg(test)]
 mod testing;
+pub mod token;
+
+pub use config::Config;
+
+use crate::board::Board;
+use crate::context::Context;
+use crate::desire::{Apps, Beginning, Reconciler};
+use crate::events::Events;
+use crate::housekeeping::Housekeeping;
+use crate::objects::Objects;
+use crate::ports::{CloudEvent, Ports, Runtime as _};
+use crate::registry::Registry;
+use crate::resolve::Place;
+use crate::store::{Store, StoreError};
+use crate::token::TokenIssuer;
+
+/// Why engine cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Its directory cannot be made or read.
+    #[error("the directory of engine cannot be used")]
+    Directory(#[from] std::io::Error),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The key of application tokens.
+    #[error("the key of application tokens cannot be used")]
+    Key(#[from] CryptoError),
+    /// The runtime.
+    #[error("the runtime cannot be opened")]
+    Runtime(#[source] baetyl_kit::error::BoxError),
+    /// A peer that cannot be one.
+    #[error("a peer cannot be reached as configured")]
+    Peer(#[from] baetyl_kit::grpc::ConnectError),
+    /// A listener.
+    #[error(transparent)]
+    Serve(#[from] baetyl_kit::serve::ServeError),
+    /// The process ends.
+    #[error("engine was interrupted while it started")]
+    Interrupted,
+}
+
+/// What engine is joined to.
+pub(crate) struct Joined<P: Ports> {
+    pub(crate) runtime: P::Runtime,
+    pub(crate) content: P::Content,
+    pub(crate) shadow: P::Shadow,
+}
+
+/// Engine at work: what the API needs.
+pub(crate) struct Engine<P: Ports> {
+    pub(crate) ctx: Arc<Context<P>>,
+    pub(crate) apps: Apps,
+}
+
+/// Opens what engine owns and spawns its tasks. Ready once what ran before was taken up again.
+pub(crate) async fn begin<P: Ports>(config: Config, kit: &Kit, joined: Joined<P>) -> Result<Engine<P>, Error> {
+    let ready = kit.readiness().register("adoption");
+    let (ctx, beginning, queues) = open(config, kit, joined).await?;
+    let (opened, opened_seen) = watch::channel(0);
+    let (adopted, adopted_seen) = watch::channel(false);
+    let (tasks, apps) = (kit.tasks(), Apps::default());
+    tasks.spawn_until_shutdown("housekeeping", housekeeping::keep(Arc::clone(&ctx), queues.asked));
+    tasks.spawn_until_shutdown("events", events::deliver_events(ctx.content.clone(), queues.events));
+    tasks.spawn_until_shutdown("report", report::report(Arc::clone(&ctx), opened_seen, adopted_seen.clone()));
+    tasks.spawn_until_shutdown("report-stats", report::report_stats(Arc::clone(&ctx)));
+    let reconciler = Reconciler::new(Arc::clone(&ctx), apps.clone(), opened);
+    tasks.spawn_required("reconciler", reconciler.run(beginning, adopted, kit.shutdown().clone()));
+    let mut adopted_seen = adopted_seen;
+    tasks.spawn_until_shutdown("adoption", async move {
+        if adopted_seen.wait_for(|adopted| *adopted).await.is_ok() {
+            ready.ready();
+        }
+        // The latch stays for whoever looks at /readyz.
+        std::future::pending::<()>().await;
+    });
+    Ok(Engine { ctx, apps })
+}
+
+/// Ends of queues that tasks read.
+struct Queues {
+    asked: tokio::sync::mpsc::Receiver<housekeeping::Ask>,
+    events: tokio::sync::mpsc::Receiver<CloudEvent>,
+}
+
+async fn open<P: Ports>(
+    config: Config,
+    kit: &Kit,
+    joined: Joined<P>,
+) -> Result<(Arc<Context<P>>, Beginning, Queues), Error> {
+    let dir = kit.state_dir()?;
+    let max_unpacked = config.objects.max_unpacked.0;
+    let opened = tokio::task::spawn_blocking(move || open_files(&dir, max_unpacked));
+    let files = opened.await.map_err(|_| Error::Interrupted)??;
+    let found = joined.runtime.found().await.unwrap_or_else(|error| {
+        // Unknown, not absent: records go on as they are.
+        tracing::error!(%error, "what is on this machine cannot be listed");
+        Vec::new()
+    });
+    let (events, events_queue) = Events::new();
+    let (housekeeping, asked) = Housekeeping::new();
+    if let Some(path) = files.store.quarantined() {
+        events.tell(CloudEvent {
+            reason: "EngineStateLost",
+            message: format!("engine's records were damaged and are kept as {}", path.display()),
+            about: "node".to_owned(),
+            warning: true,
+        });
+    }
+    let ctx = Context {
+        place: place(&config, kit),
+        config,
+        clock: kit.clock().clone(),
+        tasks: kit.tasks().clone(),
+        board: Board::new(files.accepted),
+        store: files.store,
+        objects: files.objects,
+        registry: Registry::default(),
+        tokens: files.tokens,
+        runtime: joined.runtime,
+        content: joined.content,
+        shadow: joined.shadow,
+        events,
+        housekeeping,
+        online: watch::Sender::new(false),
+    };
+    let beginning = Beginning {
+        records: files.records,
+        found,
+    };
+    let queues = Queues {
+        asked,
+        events: events_queue,
+    };
+    Ok((Arc::new(ctx), beginning, queues))
+}
+
+/// What lies in engine's directory.
+struct Files {
+    store: Store,
+    objects: Objects,
+    tokens: TokenIssuer,
+    records: Vec<store::AppRecord>,
+    accepted: Option<store::Accepted>,
+}
+
+fn open_files(dir: &Path, max_unpacked: u64) -> Result<Files, Error> {
+    let store = Store::open(dir)?;
+    Ok(Files {
+        records: store.apps()?,
+        accepted: store.accepted()?,
+        objects: Objects::open(dir.join("objects"), max_unpacked)?,
+        tokens: TokenIssuer::open(&dir.join("app.key"))?,
+        store,
+    })
+}
+
+fn place(config: &Config, kit: &Kit) -> Place {
+    Place {
+        data_dir: kit.data_dir().to_owned(),
+        run_dir: kit.data_dir().join("engine/run"),
+        node_socket: kit.app_socket("node"),
+        function_socket: kit.app_socket("function-proxy"),
+        runtimes: config.runtime_commands(),
+    }
+}

@@ -4,7 +4,6 @@
 //! nothing); `<dir>/<hex>.<format>` is what was unpacked from it. Both appear by rename, complete or not at all.
 //! Applications get copies, never these files.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,6 +13,7 @@ use baetyl_model::Digest;
 use baetyl_model::desire::{ObjectRef, Unpack};
 
 use crate::archive::{self, ArchiveError};
+use crate::registry::Registry;
 
 /// Why an object is not at hand.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +87,14 @@ impl Objects {
         self.dir.join(format!("{}.{}", digest.hex(), unpack.as_str()))
     }
 
+    /// A place for the bytes of an object that has no path here.
+    ///
+    /// # Errors
+    /// Without randomness.
+    pub fn spool(&self, digest: &Digest) -> io::Result<PathBuf> {
+        self.temporary(&self.file(digest))
+    }
+
     /// Takes the complete file at `source` and unpacks it when the reference says so. Does nothing when it is there.
     ///
     /// # Errors
@@ -135,19 +143,25 @@ impl Objects {
             .map_err(fail)
     }
 
-    /// Removes everything whose digest is not in `keep`.
+    /// Removes everything that is not needed.
     ///
     /// # Errors
     /// When the directory cannot be read or a file not removed.
-    pub fn retain(&self, keep: &BTreeSet<Digest>) -> io::Result<()> {
-        let keep: BTreeSet<String> = keep.iter().map(Digest::hex).collect();
+    pub fn retain(&self, needed: &Registry) -> io::Result<()> {
         for entry in fs::read_dir(&self.dir)? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            let digest = name.split('.').next().unwrap_or_default();
+            let hex = name.split('.').next().unwrap_or_default();
             // Temporary names begin with a dot and belong to a `take` that runs now.
-            if !digest.is_empty() && !keep.contains(digest) {
-                remove(&entry.path())?;
+            let Ok(digest) = format!("sha256:{hex}").parse::<Digest>() else {
+                continue;
+            };
+            // Only the rename is done while nobody can begin to need it: removing a tree takes long.
+            let aside = self.temporary(&entry.path())?;
+            let renamed = needed.unless_needed(&digest, || fs::rename(entry.path(), &aside));
+            if let Some(renamed) = renamed {
+                renamed?;
+                remove(&aside)?;
             }
         }
         Ok(())
@@ -254,7 +268,9 @@ mod tests {
         case.objects.take(&used, &source).unwrap();
         let (unused, source) = case.object(b"old", Unpack::None);
         case.objects.take(&unused, &source).unwrap();
-        case.objects.retain(&BTreeSet::from([used.digest])).unwrap();
+        let registry = Registry::default();
+        registry.set(&"app".try_into().unwrap(), [used.digest].into());
+        case.objects.retain(&registry).unwrap();
         assert!(case.objects.has(&used) && !case.objects.has(&unused));
     }
 

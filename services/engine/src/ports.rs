@@ -27,8 +27,14 @@ pub trait Ports: Send + Sync + 'static {
 
 /// A runtime that does not do what it is asked, as a sentence.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct RuntimeError(pub String);
+pub enum RuntimeError {
+    /// Something else is under way under the same key: it has to be stopped first.
+    #[error("{0}")]
+    InTheWay(String),
+    /// Anything else.
+    #[error("{0}")]
+    Failed(String),
+}
 
 /// Runs workloads and sees how they do.
 pub trait Runtime: Clone + Send + Sync + 'static {
@@ -53,11 +59,11 @@ pub trait Runtime: Clone + Send + Sync + 'static {
     /// Workloads that left something on this machine, supervised or not.
     fn found(&self) -> impl Future<Output = Result<Vec<WorkloadKey>, RuntimeError>> + Send;
 
-    /// Ports for an instance; the previous ones while they are free or (`adopt`) it may hold them itself.
+    /// Ports for an instance; the previous ones while they are free or the instance holds them itself.
     ///
     /// # Errors
     /// When none are left.
-    fn assign_ports(&self, id: &InstanceId, count: usize, previous: &[u16], adopt: bool) -> Result<Vec<u16>, RuntimeError>;
+    fn assign_ports(&self, id: &InstanceId, count: usize, previous: &[u16]) -> Result<Vec<u16>, RuntimeError>;
 
     /// Gives the ports of a workload back.
     fn release_ports(&self, key: &WorkloadKey);

@@ -220,7 +220,7 @@ pub fn resolve(request: &Request<'_>, ports: &mut AssignPorts<'_>) -> Result<Res
         };
         resolved.init.push(workload(request, service, kind, 1, ports)?);
     }
-    let (kind, count) = kind_of(app.workload(), &app.job(), app.replicas());
+    let (kind, count) = (kind_of(app.workload(), &app.job()), resolved.shape.instances);
     for service in &app.services {
         resolved.services.push(workload(request, service, kind, count, ports)?);
     }
@@ -230,29 +230,20 @@ pub fn resolve(request: &Request<'_>, ports: &mut AssignPorts<'_>) -> Result<Res
 /// Kubernetes' default.
 const DEFAULT_BACKOFF_LIMIT: u32 = 6;
 
-fn kind_of(workload: &str, job: &JobConfig, replicas: u32) -> (WorkloadKind, u32) {
+fn kind_of(workload: &str, job: &JobConfig) -> WorkloadKind {
+    if workload != "job" {
+        return WorkloadKind::Service {
+            restart: RestartPolicy::Always,
+        };
+    }
     let count = |given: i32| u32::try_from(given).unwrap_or(0);
-    match workload {
-        "job" => {
-            // Baetyl v2 writes zeros for what an author left out; a job with nothing set is Kubernetes' default one.
-            let unset = job.completions == 0 && job.parallelism == 0 && job.backoff_limit == 0;
-            let backoff_limit = if unset { DEFAULT_BACKOFF_LIMIT } else { count(job.backoff_limit) };
-            let parallelism = count(job.parallelism).max(1);
-            let kind = WorkloadKind::Job {
-                parallelism,
-                backoff_limit,
-            };
-            (kind, count(job.completions).max(1))
-        }
-        // One machine, one instance.
-        "daemonset" => (SERVES, 1),
-        _ => (SERVES, replicas),
+    // Baetyl v2 writes zeros for what an author left out; a job with nothing set is Kubernetes' default one.
+    let unset = job.completions == 0 && job.parallelism == 0 && job.backoff_limit == 0;
+    WorkloadKind::Job {
+        parallelism: count(job.parallelism).max(1),
+        backoff_limit: if unset { DEFAULT_BACKOFF_LIMIT } else { count(job.backoff_limit) },
     }
 }
-
-const SERVES: WorkloadKind = WorkloadKind::Service {
-    restart: RestartPolicy::Always,
-};
 
 fn workload(
     request: &Request<'_>,

@@ -1,8 +1,14 @@
 //! What the rest of engine wants to know of an application once its body is no longer in memory.
 
+use std::time::Duration;
+
 use baetyl_model::Application;
-use baetyl_model::resource::VolumeSource;
+use baetyl_model::resource::{Service, VolumeSource};
+use baetyl_model::rollup;
+use baetyl_model::update::Limits;
 use serde::{Deserialize, Serialize};
+
+use crate::config;
 
 /// Label that decides how an application is updated: `rolling` or `recreate`.
 pub const UPDATE_STRATEGY: &str = "baetyl-update-strategy";
@@ -27,6 +33,8 @@ pub struct Shape {
     pub workload: String,
     /// How it is updated.
     pub strategy: Strategy,
+    /// Instances of each service: replicas, or completions of a job.
+    pub instances: u32,
     /// Its services, in order.
     pub services: Vec<ServiceShape>,
 }
@@ -42,6 +50,8 @@ pub struct ServiceShape {
     pub anonymous: bool,
     /// It has a probe that says when it is ready.
     pub probed: bool,
+    /// Seconds its startup and readiness probes allow it until it is ready.
+    pub startup_seconds: u64,
 }
 
 /// One function.
@@ -69,10 +79,12 @@ impl Shape {
                 .collect(),
             anonymous: by_label || service.is_anonymous(),
             probed: service.readiness_probe.is_some() || service.startup_probe.is_some(),
+            startup_seconds: startup_seconds(service),
         });
         Self {
             workload: app.workload().to_owned(),
             strategy: strategy(app),
+            instances: instances(app),
             services: services.collect(),
         }
     }
@@ -82,10 +94,55 @@ impl Shape {
         self.workload == "job"
     }
 
-    /// True when some service has no probe that says when it is ready.
-    pub fn needs_settling(&self) -> bool {
-        !self.is_job() && self.services.iter().any(|service| !service.probed)
+    /// How many instances shall be ready, or of a job succeed.
+    pub fn wanted(&self) -> u32 {
+        let services = u32::try_from(self.services.len()).unwrap_or(u32::MAX);
+        self.instances.saturating_mul(services)
     }
+
+    /// What decides how instances add up.
+    pub fn for_rollup(&self) -> rollup::Shape {
+        rollup::Shape {
+            wanted: self.wanted(),
+            job: self.is_job(),
+        }
+    }
+
+    /// Deadlines of its updates: without a probe that says "ready" an instance has to last a while, and a startup probe
+    /// may allow more time than the configuration.
+    pub fn limits(&self, config: &config::Update) -> Limits {
+        let startup = self.services.iter().map(|service| service.startup_seconds).max().unwrap_or(0);
+        let settle = self.services.iter().any(|service| !service.probed);
+        let limits = config.limits();
+        Limits {
+            probe: limits.probe.max(Duration::from_secs(startup)),
+            settle: if settle { limits.settle } else { Duration::ZERO },
+            ..limits
+        }
+    }
+}
+
+fn instances(app: &Application) -> u32 {
+    match app.workload() {
+        // Baetyl v2 writes 0 for what an author left out.
+        "job" => u32::try_from(app.job().completions).unwrap_or(0).max(1),
+        // One machine, one instance.
+        "daemonset" => 1,
+        _ => app.replicas(),
+    }
+}
+
+/// A startup probe may fail `failure` times, one `period` apart, before the instance counts as failed.
+fn startup_seconds(service: &Service) -> u64 {
+    let startup = service.startup_probe.as_ref().map_or(0, |probe| {
+        let timing = probe.timing();
+        u64::from(timing.initial_delay) + u64::from(timing.period) * u64::from(timing.failure)
+    });
+    let readiness = service.readiness_probe.as_ref().map_or(0, |probe| {
+        let timing = probe.timing();
+        u64::from(timing.initial_delay) + u64::from(timing.period) * u64::from(timing.success)
+    });
+    startup + readiness
 }
 
 /// Two versions side by side need their own ports and must not write to the same directory of the machine. The label
@@ -150,6 +207,28 @@ mod tests {
         for (json, expected) in cases {
             assert_eq!(Shape::of(&app(json)).strategy, expected, "{json}");
         }
+    }
+
+    #[test]
+    fn probes_decide_how_long_a_version_may_take_and_what_counts_as_ready() {
+        let limits = |json: &str| Shape::of(&app(json)).limits(&config::Update::default());
+        let plain = limits(r#"{"services":[{"name":"a1"}]}"#);
+        assert_eq!((plain.probe.as_secs(), plain.settle.as_secs()), (60, 2));
+        let ready = limits(r#"{"services":[{"name":"a1","readinessProbe":{"tcpSocket":{"port":1}}}]}"#);
+        assert_eq!((ready.probe.as_secs(), ready.settle.as_secs()), (60, 0));
+        let slow = limits(
+            r#"{"services":[{"name":"a1","startupProbe":{"tcpSocket":{"port":1},"periodSeconds":10,"failureThreshold":30}}]}"#,
+        );
+        assert_eq!(slow.probe.as_secs(), 300);
+    }
+
+    #[test]
+    fn instances_are_counted_over_all_services() {
+        let wanted = |json: &str| Shape::of(&app(json)).wanted();
+        assert_eq!(wanted(r#"{"services":[{"name":"a1"},{"name":"a2"}],"replica":3}"#), 6);
+        assert_eq!(wanted(r#"{"services":[{"name":"a1"}],"replica":0}"#), 0);
+        assert_eq!(wanted(r#"{"services":[{"name":"a1"}],"replica":3,"workload":"daemonset"}"#), 1);
+        assert_eq!(wanted(r#"{"services":[{"name":"a1"}],"workload":"job","jobConfig":{"completions":4}}"#), 4);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use jiff::Timestamp;
 use redb::{Database, ReadableTable as _, TableDefinition};
 use serde::{Deserialize, Serialize};
 
+use crate::registry::Registry;
 use crate::resolve::NodeIdentity;
 
 mod database;
@@ -327,13 +328,15 @@ impl Store {
         .map(|_| ())
     }
 
-    /// Removes bodies for whose digest (in hex) `keep` is false. It is asked inside the transaction, so that a body that
-    /// is registered before it is written is never lost.
+    /// Removes bodies that are not needed. It is asked inside the transaction, so that a body that is registered before
+    /// it is written is never lost.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn retain_bodies(&self, keep: impl Fn(&str) -> bool + Send + 'static) -> Result<(), StoreError> {
+    pub async fn retain_bodies(&self, needed: &Registry) -> Result<(), StoreError> {
+        let needed = needed.clone();
         self.blocking(move |inner| {
+            let keep = |hex: &str| format!("sha256:{hex}").parse().is_ok_and(|digest| needed.needs(&digest));
             // A look first: a write transaction costs a flush even when nothing changes.
             let keys = inner.read(|tx| {
                 let table = tx.open_table(BODIES)?;

@@ -12,6 +12,16 @@ use serde_json::{Value, json};
 
 use crate::bodies::Bodies;
 
+mod bench;
+mod content;
+mod runtime;
+mod shadow;
+
+pub(crate) use bench::{Bench, Fakes, app, app_with};
+pub(crate) use content::FakeContent;
+pub(crate) use runtime::{Behaviour, FakeRuntime};
+pub(crate) use shadow::FakeShadow;
+
 pub(crate) fn digest(bytes: &[u8]) -> Digest {
     Digest::from_sha256(crypto::sha256(bytes))
 }

@@ -107,7 +107,9 @@ async fn bodies_nobody_names_are_removed_and_the_rest_stays() {
     let store = Store::open(dir.path()).unwrap();
     store.persist_staged(&record(&shop), bodies(&shop), &needed(&shop)).await.unwrap();
     let kept = shop.desired.app.digest;
-    store.retain_bodies(move |key| key == kept.hex()).await.unwrap();
+    let registry = Registry::default();
+    registry.set(&shop.desired.app.name, [kept].into());
+    store.retain_bodies(&registry).await.unwrap();
     let left: Vec<_> = needed(&shop).into_iter().filter(|digest| store.body(digest).unwrap().is_some()).collect();
     assert_eq!(left, [kept]);
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 
 use tracing::field::{Field, Visit};
 use tracing::subscriber::DefaultGuard;
@@ -15,6 +15,9 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 pub struct Capture {
     events: Events,
     _guard: DefaultGuard,
+    /// While there is only one subscriber, `tracing` asks the current thread's about a new event, and remembers the
+    /// answer: another test's thread, which has none, would silence the event for this one. With two it asks both.
+    _second: tracing::Dispatch,
 }
 
 type Events = Arc<Mutex<Vec<CapturedEvent>>>;
@@ -40,11 +43,19 @@ impl CapturedEvent {
 impl Capture {
     /// Starts collecting on this thread.
     pub fn start() -> Self {
+        // Without a global subscriber, an event that a thread without one reaches first is switched off for
+        // all threads (tracing caches who is interested). Another one may be there already: as good.
+        static GLOBAL: Once = Once::new();
+        GLOBAL.call_once(|| {
+            let _ = tracing::subscriber::set_global_default(Registry::default());
+        });
         let events = Events::default();
+        let second = tracing::Dispatch::new(Registry::default());
         let subscriber = Registry::default().with(Collect(Arc::clone(&events)));
         Self {
             events,
             _guard: tracing::subscriber::set_default(subscriber),
+            _second: second,
         }
     }
 

@@ -1,0 +1,265 @@
+//! Starting a version, and seeing how it does.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use baetyl_model::desire::Release;
+use baetyl_model::rollup;
+use baetyl_model::update::{Event, Health, State};
+use baetyl_runtime_native::{WorkloadKey, WorkloadSpec};
+
+use super::{App, Retry};
+use crate::act::{self, Acted, StartPlan};
+use crate::bodies::Bodies;
+use crate::instances;
+use crate::ports::{ContentError, Ports, Runtime as _};
+use crate::resolve::{self, Request, Resolved, namespace_of};
+use crate::shape::Strategy;
+use crate::stage;
+use crate::store::StoredRelease;
+
+/// Why a version cannot be started.
+enum Unstartable {
+    /// Its content was lost: it has to be fetched again.
+    Incomplete,
+    /// It cannot run here.
+    Refused(String),
+}
+
+impl<P: Ports> App<P> {
+    /// Makes sure that this version runs.
+    pub(super) async fn begin_run(&mut self, release: Release) {
+        // A newer wish pre-empts whatever is being done.
+        self.acting = None;
+        let planned = self.plan_start(&release).await;
+        match planned {
+            Ok(plan) => {
+                let start = act::start(Arc::clone(&self.ctx), plan);
+                self.acting = Some(Box::pin(async move {
+                    let result = start.await;
+                    Acted::Started { release, result }
+                }));
+            }
+            Err(Unstartable::Incomplete) => self.begin_refetch(release),
+            Err(Unstartable::Refused(reason)) => self.refused(release, reason),
+        }
+    }
+
+    /// The machine decides while the version is on probation; otherwise it is tried again later.
+    fn refused(&mut self, release: Release, reason: String) {
+        self.adoption = None;
+        if matches!(self.record.update.state(), State::Applying { .. } | State::Probing { .. }) {
+            self.queue.push_back(Event::ApplyFailed { release, reason });
+        } else {
+            self.try_again(Retry::Run, &reason);
+        }
+    }
+
+    pub(super) async fn run_again(&mut self) {
+        if let Some(release) = self.record.update.running().cloned() {
+            self.begin_run(release).await;
+            self.feed(Event::Tick).await;
+        }
+    }
+
+    /// What ran before and cannot be started for want of its content is fetched again.
+    fn begin_refetch(&mut self, release: Release) {
+        self.adoption = None;
+        let Some(stored) = self.stored(&release) else {
+            return;
+        };
+        let after = self.backoff.next_delay();
+        "its content was lost on this node and is being fetched again".clone_into(&mut self.trouble);
+        let fetch = stage::stage(Arc::clone(&self.ctx), stored.desired, after, self.progress.clone());
+        self.acting = Some(Box::pin(async move {
+            let result = fetch.await;
+            Acted::Refetched { release, result }
+        }));
+    }
+
+    async fn plan_start(&mut self, release: &Release) -> Result<StartPlan, Unstartable> {
+        let refused = |reason: String| Unstartable::Refused(reason);
+        let stored = self.stored(release).ok_or_else(|| refused("it is not in the record".to_owned()))?;
+        let ports_before = self.record.ports.clone();
+        let resolved = self.resolve(&stored).await?;
+        let forward = matches!(
+            self.record.update.state(),
+            State::Applying { back: false } | State::Probing { back: false }
+        );
+        let good = self.record.update.good().filter(|good| *good != release).cloned();
+        let rolling = resolved.shape.strategy == Strategy::Rolling;
+        let beside = match good.filter(|_| forward && rolling) {
+            Some(good) => self.resolve_beside(&good).await,
+            None => Vec::new(),
+        };
+        if self.record.ports != ports_before {
+            // On disk before an instance listens there.
+            let written = self.ctx.store.persist_app(&self.record).await;
+            written.map_err(|error| refused(baetyl_kit::error::chain(&error)))?;
+        }
+        let others = self.others(release, &stored, &beside).await.map_err(|error| refused(error.to_string()))?;
+        let mut plan = StartPlan {
+            beside,
+            init: if stored.initialised { Vec::new() } else { resolved.init },
+            run: resolved.services,
+            ..StartPlan::default()
+        };
+        if matches!(self.record.update.state(), State::Applying { .. } | State::Probing { .. }) {
+            if forward && rolling {
+                plan.stop_last = others.into_iter().filter(|key| !self.lost.contains(key)).collect();
+            } else {
+                plan.stop_first = others;
+            }
+        }
+        Ok(plan)
+    }
+
+    /// What runs of the version before; without its content it runs on unwatched.
+    async fn resolve_beside(&mut self, good: &Release) -> Vec<WorkloadSpec> {
+        let Some(stored) = self.stored(good) else {
+            return Vec::new();
+        };
+        match self.resolve(&stored).await {
+            Ok(resolved) => resolved.services,
+            Err(_) => Vec::new(),
+        }
+    }
+
+    /// Workloads of this application that are neither of this version nor of the one beside it.
+    async fn others(
+        &mut self,
+        release: &Release,
+        stored: &StoredRelease,
+        beside: &[WorkloadSpec],
+    ) -> Result<Vec<WorkloadKey>, crate::ports::RuntimeError> {
+        let namespace = namespace_of(stored.desired.system);
+        let mut others = act::known(&self.ctx, self.name()).await?;
+        others.retain(|key| {
+            let own = key.version == release.version && key.namespace == namespace;
+            !own && !beside.iter().any(|spec| spec.key == *key)
+        });
+        Ok(others)
+    }
+
+    /// Turns a release into workloads, from what is on this node alone.
+    async fn resolve(&mut self, stored: &StoredRelease) -> Result<Resolved, Unstartable> {
+        let held = match stage::stored_bodies(&self.ctx, &stored.desired).await {
+            Ok(held) => held,
+            Err(error) => return Err(Unstartable::Refused(error.to_string())),
+        };
+        let complete = stored.desired.objects.iter().all(|object| self.ctx.objects.has(object));
+        let bodies = match Bodies::parse(&stored.desired, |digest| held.get(digest).cloned()) {
+            Ok(bodies) if complete => bodies,
+            Ok(_) => return Err(Unstartable::Incomplete),
+            Err(error) if error.is_missing() => return Err(Unstartable::Incomplete),
+            Err(error) => return Err(Unstartable::Refused(baetyl_kit::error::chain(&error))),
+        };
+        let (ctx, ports) = (Arc::clone(&self.ctx), &mut self.record.ports);
+        let request = Request {
+            release: &stored.desired,
+            bodies: &bodies,
+            objects: &ctx.objects,
+            place: &ctx.place,
+            node: &stored.node,
+            tokens: &ctx.tokens,
+            taken_at: stored.taken_at,
+            user: None,
+        };
+        let resolved = resolve::resolve(&request, &mut |id, count| {
+            let previous = ports.get(&id.to_string()).cloned().unwrap_or_default();
+            let assigned = ctx.runtime.assign_ports(id, count, &previous);
+            let assigned = assigned.map_err(|error| error.to_string())?;
+            ports.insert(id.to_string(), assigned.clone());
+            Ok(assigned)
+        });
+        let resolved = resolved.map_err(|error| Unstartable::Refused(baetyl_kit::error::chain(&error)))?;
+        self.shapes.insert(stored.desired.app.version.clone(), resolved.shape.clone());
+        Ok(resolved)
+    }
+
+    /// What came of an act.
+    pub(super) async fn acted(&mut self, acted: Acted) -> ControlFlow<()> {
+        match acted {
+            Acted::Started { release, result } => self.started(release, result).await,
+            Acted::Refetched { release, result } => self.refetched(release, result).await,
+            Acted::Cleared(Ok(())) => self.cleared(),
+            Acted::Cleared(Err(error)) => self.try_again(Retry::Clear, &error.to_string()),
+            Acted::Removed(Ok(())) => return self.removed().await,
+            Acted::Removed(Err(error)) => self.try_again(Retry::Remove, &error.to_string()),
+            Acted::Restarted(result) => {
+                if let Some(reply) = self.restart_reply.take() {
+                    let _ = reply.send(result.map_err(|error| error.to_string()));
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    async fn started(&mut self, release: Release, result: Result<(), crate::ports::RuntimeError>) {
+        self.adoption = None;
+        if let Err(error) = result {
+            self.refused(release, error.to_string());
+            return self.feed(Event::Tick).await;
+        }
+        self.calm(Retry::Run);
+        if let Some(stored) = self.record.releases.iter_mut().find(|stored| stored.desired.release() == release)
+            && !stored.initialised
+        {
+            stored.initialised = true;
+            self.unsaved = true;
+        }
+        let keys = self.running_workloads();
+        let observed = self.ctx.runtime.watch().borrow().clone();
+        if self.started.as_ref() != Some(&release) {
+            self.before = rollup::restarts(&instances::report_all(&observed, &keys, ""));
+            self.started = Some(release.clone());
+        }
+        tracing::info!(event = "desire.applied", app = %self.name(), version = %release,
+            generation = self.record.update.generation().get(), "the version was started");
+        self.feed(Event::Applied { release }).await;
+        self.look().await;
+        self.clear_leftovers().await;
+    }
+
+    async fn refetched(&mut self, release: Release, result: Result<stage::Staged, ContentError>) {
+        let kept = match result {
+            Ok(staged) => self.keep_bodies(&release, staged).await,
+            Err(error) => Err(error.to_string()),
+        };
+        match kept {
+            Ok(()) => {
+                self.calm(Retry::Run);
+                self.begin_run(release).await;
+                self.feed(Event::Tick).await;
+            }
+            Err(reason) => self.try_again(Retry::Run, &format!("its content was lost on this node: {reason}")),
+        }
+    }
+
+    /// Tells the update how the running version does.
+    pub(super) async fn look(&mut self) {
+        let observed = self.observed.borrow_and_update().clone();
+        let Some(release) = self.record.update.running().cloned() else {
+            return;
+        };
+        if self.started.as_ref() != Some(&release) || self.record.removing {
+            return;
+        }
+        let (Some(stored), Some(shape)) = (self.record.release(&release), self.shapes.get(&release.version)) else {
+            return;
+        };
+        let keys = instances::workloads(&stored.desired.app.name, stored.desired.system, &release.version, shape);
+        let (mut exits, before) = (0, std::mem::take(&mut self.exits));
+        for (_, seen) in instances::of(&observed, &keys) {
+            exits += u64::from(seen.restarts);
+        }
+        self.exits = exits;
+        let health = instances::health(shape.for_rollup(), &observed, &keys, &self.before);
+        if exits > before && health == Health::Ready {
+            // It ended and runs again since the last look: what counts is how long it runs now.
+            let health = Health::Starting;
+            self.feed(Event::Observed { release: release.clone(), health }).await;
+        }
+        self.feed(Event::Observed { release, health }).await;
+    }
+}

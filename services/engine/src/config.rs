@@ -1,0 +1,227 @@
+//! Configuration of engine; every key with its default stands in `services/engine/etc/engine.yaml`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use baetyl_kit::config::{ByteSize, duration};
+use baetyl_kit::grpc;
+use baetyl_kit::listen::Listen;
+use baetyl_model::update::Limits;
+use serde::{Deserialize, Serialize};
+
+/// All keys.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// For the core services; nothing = `<data-dir>/run/core/engine.sock`.
+    pub api: Api,
+    /// Where the other services are.
+    pub peers: Peers,
+    /// How versions take over.
+    pub update: Update,
+    /// What is reported.
+    pub report: Report,
+    /// How programs are run.
+    pub native: Native,
+    /// Large files.
+    pub objects: Objects,
+    /// Function runtimes: id and command. Nothing = `python3`: `baetyl-runtime-python run` beside this program.
+    pub runtimes: BTreeMap<String, RuntimeCommand>,
+}
+
+/// Where the API listens.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Api {
+    /// `unix:/path` or `ip:port`.
+    pub listen: Option<Listen>,
+}
+
+/// Where the other services are.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Peers {
+    /// Nothing = `<data-dir>/run/core/node.sock`.
+    pub node: Option<grpc::Endpoint>,
+    /// Nothing = `<data-dir>/run/core/sync.sock`.
+    pub sync: Option<grpc::Endpoint>,
+}
+
+/// How versions take over.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Update {
+    /// How long fetching a version may take.
+    #[serde(with = "duration")]
+    pub stage_deadline: Duration,
+    /// How long starting it may take, init services included.
+    #[serde(with = "duration")]
+    pub apply_deadline: Duration,
+    /// How long it may take to become ready; a startup probe that allows more counts more.
+    #[serde(with = "duration")]
+    pub progress_deadline: Duration,
+    /// How long a service without readiness or startup probe must run without an exit to count as ready.
+    #[serde(with = "duration")]
+    pub min_ready: Duration,
+}
+
+impl Default for Update {
+    fn default() -> Self {
+        Self {
+            stage_deadline: Duration::from_secs(30 * 60),
+            apply_deadline: Duration::from_secs(2 * 60),
+            progress_deadline: Duration::from_secs(60),
+            min_ready: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Update {
+    /// Limits of an application of which nothing more is known.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            stage: self.stage_deadline,
+            apply: self.apply_deadline,
+            probe: self.progress_deadline,
+            settle: self.min_ready,
+        }
+    }
+}
+
+/// What is reported.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Report {
+    /// How often CPU and memory of instances are read.
+    #[serde(with = "duration")]
+    pub stats_period: Duration,
+    /// Changes within this time travel together.
+    #[serde(with = "duration")]
+    pub gather: Duration,
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Self {
+            stats_period: Duration::from_secs(15),
+            gather: Duration::from_millis(50),
+        }
+    }
+}
+
+/// How programs are run.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Native {
+    /// The program `baetyl-shim`; nothing = beside this program.
+    pub shim: Option<PathBuf>,
+    /// First port handed to instances.
+    pub port_min: u16,
+    /// Last port handed to instances.
+    pub port_max: u16,
+    /// Bytes after which the log of an instance is rotated.
+    pub log_max_size: ByteSize,
+    /// Rotated log files kept beside the current one.
+    pub log_keep: u32,
+    /// First waiting time before a start after a failure.
+    #[serde(with = "duration")]
+    pub restart_backoff: Duration,
+    /// Longest waiting time before a start after a failure.
+    #[serde(with = "duration")]
+    pub restart_backoff_max: Duration,
+    /// Make cgroups for limits where the machine permits.
+    pub cgroups: bool,
+    /// Keep secret files in memory where there is a file system in memory, else in the instance directory.
+    pub secrets_in_memory: bool,
+}
+
+impl Default for Native {
+    fn default() -> Self {
+        let ports = baetyl_runtime_native::spec::DEFAULT_PORTS;
+        Self {
+            shim: None,
+            port_min: *ports.start(),
+            port_max: *ports.end(),
+            log_max_size: ByteSize(10 << 20),
+            log_keep: 2,
+            restart_backoff: Duration::from_secs(1),
+            restart_backoff_max: Duration::from_secs(300),
+            cgroups: true,
+            secrets_in_memory: true,
+        }
+    }
+}
+
+/// Large files.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Objects {
+    /// Most bytes one archive may hold.
+    pub max_unpacked: ByteSize,
+}
+
+impl Default for Objects {
+    fn default() -> Self {
+        Self {
+            max_unpacked: ByteSize(4 << 30),
+        }
+    }
+}
+
+/// A function runtime.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RuntimeCommand {
+    /// Program and arguments.
+    pub command: Vec<String>,
+}
+
+impl Config {
+    /// Commands of function runtimes by id.
+    pub fn runtime_commands(&self) -> BTreeMap<String, Vec<String>> {
+        if self.runtimes.is_empty() {
+            let command = vec![beside_us("baetyl-runtime-python").display().to_string(), "run".to_owned()];
+            return BTreeMap::from([("python3".to_owned(), command)]);
+        }
+        let commands = self.runtimes.iter().map(|(id, runtime)| (id.clone(), runtime.command.clone()));
+        commands.collect()
+    }
+
+    /// The program `baetyl-shim`.
+    pub fn shim(&self) -> PathBuf {
+        self.native.shim.clone().unwrap_or_else(|| beside_us("baetyl-shim"))
+    }
+}
+
+/// A program in the directory of the running one.
+fn beside_us(program: &str) -> PathBuf {
+    let own = std::env::current_exe().unwrap_or_default();
+    own.parent().unwrap_or(Path::new("")).join(program)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_file_shows_every_key_with_its_default() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("etc/engine.yaml");
+        let (_, from_file): (baetyl_kit::cli::ShellConfig, Config) =
+            baetyl_kit::config::load_both("engine", Some(&file), []).unwrap();
+        let render = |config: &Config| baetyl_kit::config::render(config).unwrap();
+        assert_eq!(render(&from_file), render(&Config::default()));
+        let text = std::fs::read_to_string(file).unwrap();
+        for line in render(&Config::default()).lines() {
+            let key = line.trim().split(':').next().unwrap();
+            assert!(text.contains(&format!("{key}:")), "{key} is missing");
+        }
+    }
+
+    #[test]
+    fn a_runtime_is_a_command_and_python_is_there_without_a_word() {
+        let config: Config = serde_json::from_str(r#"{"runtimes":{"lua":{"command":["lua","run.lua"]}}}"#).unwrap();
+        assert_eq!(config.runtime_commands()["lua"], ["lua", "run.lua"]);
+        assert!(Config::default().runtime_commands()["python3"][0].ends_with("baetyl-runtime-python"));
+    }
+}

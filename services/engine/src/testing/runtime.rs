@@ -1,0 +1,326 @@
+//! A machine whose programs do what a test says of their version, and a runtime over it that can be remade.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use baetyl_runtime_native::spec::InstancePort;
+use baetyl_runtime_native::status::{
+    InstanceStatus, LastExit, Phase, ProcessIdent, Reason, RunEnd, RunRecord, WorkloadState,
+};
+use baetyl_runtime_native::{InstanceId, Observed, WorkloadKey, WorkloadKind, WorkloadSpec};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
+use tokio::sync::watch;
+
+use crate::ports::{Runtime, RuntimeError, Usage};
+
+/// What the instances of a version do once they are started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Behaviour {
+    /// Run and are ready.
+    #[default]
+    Ready,
+    /// End again and again.
+    Crash,
+    /// Run and never pass their probe.
+    NeverReady,
+    /// The runtime refuses them.
+    Refuse,
+    /// End well.
+    Succeed,
+    /// End badly for good.
+    Fail,
+}
+
+#[derive(Debug, Default)]
+struct Machine {
+    /// By workload, what is there: an instance with a pid runs.
+    present: BTreeMap<WorkloadKey, Vec<Process>>,
+    by_version: BTreeMap<String, Behaviour>,
+    log: Vec<String>,
+    pids: u32,
+    ports: u16,
+    list_fails: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Process {
+    pid: Option<u32>,
+    ports: Vec<InstancePort>,
+    behaviour: Behaviour,
+    restarts: u32,
+}
+
+/// The runtime of one life of engine; the machine survives it.
+#[derive(Debug, Clone)]
+pub(crate) struct FakeRuntime {
+    machine: Arc<Mutex<Machine>>,
+    supervised: Arc<Mutex<BTreeSet<WorkloadKey>>>,
+    observed: Arc<watch::Sender<Arc<Observed>>>,
+    dir: PathBuf,
+}
+
+impl FakeRuntime {
+    pub(crate) fn new(dir: PathBuf) -> Self {
+        Self {
+            machine: Arc::default(),
+            supervised: Arc::default(),
+            observed: Arc::new(watch::Sender::default()),
+            dir,
+        }
+    }
+
+    /// The same machine after engine was killed.
+    pub(crate) fn reborn(&self) -> Self {
+        Self {
+            machine: Arc::clone(&self.machine),
+            ..Self::new(self.dir.clone())
+        }
+    }
+
+    pub(crate) fn behave(&self, version: &str, behaviour: Behaviour) {
+        let mut machine = self.machine.lock().unwrap();
+        machine.by_version.insert(version.to_owned(), behaviour);
+        for (key, processes) in &mut machine.present {
+            if key.version == *version {
+                processes.iter_mut().for_each(|process| process.behaviour = behaviour);
+            }
+        }
+        drop(machine);
+        self.look();
+    }
+
+    /// Whether what is on the machine can be listed.
+    pub(crate) fn fail_lists(&self, fails: bool) {
+        self.machine.lock().unwrap().list_fails = fails;
+    }
+
+    /// Power cut: everything is on disk and nothing runs.
+    pub(crate) fn power_cut(&self) {
+        let mut machine = self.machine.lock().unwrap();
+        for process in machine.present.values_mut().flatten() {
+            process.pid = None;
+        }
+    }
+
+    /// Pids of what runs, by `<app>.<version>.<service>`.
+    pub(crate) fn running(&self) -> BTreeMap<String, Vec<u32>> {
+        let machine = self.machine.lock().unwrap();
+        let name = |key: &WorkloadKey| format!("{}.{}.{}", key.app, key.version, key.service);
+        let pids = |processes: &[Process]| processes.iter().filter_map(|process| process.pid).collect::<Vec<_>>();
+        let all = machine.present.iter().map(|(key, processes)| (name(key), pids(processes)));
+        all.filter(|(_, pids)| !pids.is_empty()).collect()
+    }
+
+    /// Names of what runs.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.running().into_keys().collect()
+    }
+
+    /// What is there, running or not.
+    pub(crate) fn present(&self) -> Vec<String> {
+        self.machine.lock().unwrap().present.keys().map(ToString::to_string).collect()
+    }
+
+    /// What was done, in order: `start shop.1.web`, `stop …`, `remove …`.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.machine.lock().unwrap().log.clone()
+    }
+
+    pub(crate) fn forget_log(&self) {
+        self.machine.lock().unwrap().log.clear();
+    }
+
+    fn note(machine: &mut Machine, what: &str, key: &WorkloadKey) {
+        machine.log.push(format!("{what} {}.{}.{}", key.app, key.version, key.service));
+    }
+
+    /// An instance that is on its feet for a moment and then ends, is started again, ends …
+    fn crash_later(&self, key: WorkloadKey) {
+        let runtime = self.clone();
+        tokio::spawn(async move {
+            for _ in 0..3 {
+                tokio::task::yield_now().await;
+                for process in runtime.machine.lock().unwrap().present.get_mut(&key).into_iter().flatten() {
+                    process.restarts += 1;
+                }
+                runtime.look();
+            }
+        });
+    }
+
+    /// Puts what is seen of supervised workloads up.
+    fn look(&self) {
+        let machine = self.machine.lock().unwrap();
+        let mut observed = Observed::default();
+        for key in self.supervised.lock().unwrap().iter() {
+            let Some(processes) = machine.present.get(key) else {
+                continue;
+            };
+            let mut state = WorkloadState::Active;
+            for (index, process) in (1..).zip(processes) {
+                let status = status(process);
+                state = match status.phase {
+                    Phase::Succeeded => WorkloadState::Succeeded,
+                    Phase::Failed => WorkloadState::Failed,
+                    _ => state,
+                };
+                observed.instances.insert(key.instance(index), Arc::new(status));
+            }
+            observed.workloads.insert(key.clone(), state);
+        }
+        self.observed.send_replace(Arc::new(observed));
+    }
+}
+
+fn status(process: &Process) -> InstanceStatus {
+    let running = process.pid.is_some();
+    let (phase, ready, reason) = match process.behaviour {
+        _ if !running => (Phase::Stopped, false, None),
+        Behaviour::Ready => (Phase::Running, true, None),
+        Behaviour::NeverReady => (Phase::Running, false, Some(Reason::NotReady)),
+        Behaviour::Crash => (Phase::Backoff, false, Some(Reason::Exited)),
+        Behaviour::Succeed => (Phase::Succeeded, false, None),
+        Behaviour::Fail | Behaviour::Refuse => (Phase::Failed, false, Some(Reason::Exited)),
+    };
+    let message = if phase == Phase::Backoff { "exited with code 1" } else { "" };
+    InstanceStatus {
+        phase,
+        ready,
+        reason,
+        message: message.to_owned(),
+        process: process.pid.filter(|_| phase == Phase::Running).map(|pid| RunRecord {
+            boot_id: "boot".to_owned(),
+            shim: ProcessIdent { pid: pid + 1_000_000, start_ticks: 1 },
+            app: ProcessIdent { pid, start_ticks: 1 },
+            started_at_ms: 1_000,
+        }),
+        adopted: false,
+        restarts: process.restarts,
+        last_exit: (phase == Phase::Backoff).then(|| LastExit {
+            end: RunEnd::Code(1),
+            reason: Reason::Exited,
+            message: message.to_owned(),
+            at_ms: None,
+        }),
+        ports: process.ports.clone(),
+        warnings: Vec::new(),
+    }
+}
+
+impl Runtime for FakeRuntime {
+    fn run(&self, spec: WorkloadSpec) -> Result<(), RuntimeError> {
+        let mut machine = self.machine.lock().unwrap();
+        let behaviour = machine.by_version.get(spec.key.version.as_str()).copied().unwrap_or_default();
+        if behaviour == Behaviour::Refuse {
+            return Err(RuntimeError::Failed("the runtime refuses it".to_owned()));
+        }
+        let job = matches!(spec.kind, WorkloadKind::Job { .. });
+        let behaviour = if job && behaviour == Behaviour::Ready { Behaviour::Succeed } else { behaviour };
+        let mut processes = machine.present.remove(&spec.key).unwrap_or_default();
+        processes.resize(spec.instances.len(), Process { pid: None, ports: Vec::new(), behaviour, restarts: 0 });
+        let mut started = false;
+        for (process, instance) in processes.iter_mut().zip(&spec.instances) {
+            process.ports.clone_from(&instance.ports);
+            if process.pid.is_none() {
+                machine.pids += 1;
+                process.pid = Some(machine.pids);
+                process.behaviour = behaviour;
+                started = true;
+            }
+        }
+        if started {
+            Self::note(&mut machine, "start", &spec.key);
+        }
+        machine.present.insert(spec.key.clone(), processes);
+        drop(machine);
+        self.supervised.lock().unwrap().insert(spec.key.clone());
+        self.look();
+        if behaviour == Behaviour::Crash {
+            self.crash_later(spec.key);
+        }
+        Ok(())
+    }
+
+    async fn stop(&self, key: &WorkloadKey) -> Result<(), RuntimeError> {
+        let mut machine = self.machine.lock().unwrap();
+        let mut ran = false;
+        for process in machine.present.get_mut(key).into_iter().flatten() {
+            ran |= process.pid.take().is_some();
+        }
+        if ran {
+            Self::note(&mut machine, "stop", key);
+        }
+        drop(machine);
+        self.supervised.lock().unwrap().remove(key);
+        self.look();
+        Ok(())
+    }
+
+    async fn remove(&self, key: &WorkloadKey) -> Result<(), RuntimeError> {
+        let mut machine = self.machine.lock().unwrap();
+        if machine.present.remove(key).is_some() {
+            Self::note(&mut machine, "remove", key);
+        }
+        drop(machine);
+        self.supervised.lock().unwrap().remove(key);
+        self.look();
+        Ok(())
+    }
+
+    async fn restart(&self, key: &WorkloadKey) -> Result<(), RuntimeError> {
+        let mut machine = self.machine.lock().unwrap();
+        let mut pids = machine.pids;
+        for process in machine.present.get_mut(key).into_iter().flatten() {
+            pids += 1;
+            process.pid = Some(pids);
+            process.restarts += 1;
+        }
+        machine.pids = pids;
+        Self::note(&mut machine, "restart", key);
+        drop(machine);
+        self.look();
+        Ok(())
+    }
+
+    fn watch(&self) -> watch::Receiver<Arc<Observed>> {
+        self.observed.subscribe()
+    }
+
+    async fn found(&self) -> Result<Vec<WorkloadKey>, RuntimeError> {
+        let machine = self.machine.lock().unwrap();
+        if machine.list_fails {
+            return Err(RuntimeError::Failed("the run directory cannot be listed".to_owned()));
+        }
+        Ok(machine.present.keys().cloned().collect())
+    }
+
+    fn assign_ports(&self, _: &InstanceId, count: usize, previous: &[u16]) -> Result<Vec<u16>, RuntimeError> {
+        let mut machine = self.machine.lock().unwrap();
+        let mut ports = previous.to_vec();
+        while ports.len() < count {
+            machine.ports += 1;
+            ports.push(50199 + machine.ports);
+        }
+        ports.truncate(count);
+        Ok(ports)
+    }
+
+    fn release_ports(&self, _: &WorkloadKey) {}
+
+    fn instance_dir(&self, id: &InstanceId) -> PathBuf {
+        self.dir.join(id.to_string())
+    }
+
+    fn logs(&self, id: &InstanceId, tail: usize, _: bool) -> BoxStream<'static, std::io::Result<Bytes>> {
+        let lines = format!("{tail} lines of {id}\n");
+        futures_util::stream::iter([Ok(Bytes::from(lines))]).boxed()
+    }
+
+    async fn usage(&self) -> BTreeMap<InstanceId, Usage> {
+        let observed = self.observed.borrow().clone();
+        observed.instances.keys().map(|id| (id.clone(), Usage { cpu: 0.5, memory: 1 << 20 })).collect()
+    }
+}
