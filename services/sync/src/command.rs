@@ -119,7 +119,11 @@ impl Dispatcher {
                 return Some(result(id, Err(failed)));
             }
         }
-        tracing::info!(id, kind = command.kind, "executing a command of an operator");
+        tracing::info!(
+            id,
+            kind = command.kind,
+            "executing a command of an operator"
+        );
         let result = result(id, self.execute(command).await);
         let (commands, kept) = (self.commands.clone(), result.clone());
         if let Err(error) = blocking(move || commands.finish(&kept)).await {
@@ -146,7 +150,9 @@ impl Dispatcher {
             .await
             .unwrap_or_else(|_| {
                 let seconds = timeout.as_secs_f32();
-                Err(Status::deadline_exceeded(format!("it took longer than {seconds} s")))
+                Err(Status::deadline_exceeded(format!(
+                    "it took longer than {seconds} s"
+                )))
             })
     }
 

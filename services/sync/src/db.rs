@@ -10,8 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use baetyl_kit::fsio;
 use redb::{
-    Database, DatabaseError, ReadTransaction, ReadableDatabase as _, ReadableTable as _, StorageError, TableDefinition,
-    WriteTransaction,
+    Database, DatabaseError, ReadTransaction, ReadableDatabase as _, ReadableTable as _,
+    StorageError, TableDefinition, WriteTransaction,
 };
 
 /// Numbers and texts with a name.
@@ -28,7 +28,9 @@ const CACHE_BYTES: usize = 128 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DbError {
     /// Opening failed for a reason that is not the content.
-    #[error("cannot open {path}; check that no other sync runs on this data directory and that the disk works")]
+    #[error(
+        "cannot open {path}; check that no other sync runs on this data directory and that the disk works"
+    )]
     Open {
         /// Which file.
         path: PathBuf,
@@ -36,7 +38,9 @@ pub(crate) enum DbError {
         source: Box<redb::Error>,
     },
     /// A newer release wrote it.
-    #[error("{path} was written by a newer release (it wants a reader of format {wanted}); start that release, or restore the copy made before the upgrade")]
+    #[error(
+        "{path} was written by a newer release (it wants a reader of format {wanted}); start that release, or restore the copy made before the upgrade"
+    )]
     TooNew {
         /// Which file.
         path: PathBuf,
@@ -237,7 +241,9 @@ fn open_checked(path: &Path) -> Result<Database, Refused> {
     match opened {
         Ok(Ok(database)) => Ok(database),
         Ok(Err(error)) => Err(refusal(error)),
-        Err(_) => Err(Refused::Damaged("the file could not be understood".to_owned())),
+        Err(_) => Err(Refused::Damaged(
+            "the file could not be understood".to_owned(),
+        )),
     }
 }
 
@@ -253,9 +259,7 @@ fn builder() -> redb::Builder {
 
 fn refusal(error: DatabaseError) -> Refused {
     match &error {
-        DatabaseError::Storage(StorageError::Corrupted(reason)) => {
-            Refused::Damaged(reason.clone())
-        }
+        DatabaseError::Storage(StorageError::Corrupted(reason)) => Refused::Damaged(reason.clone()),
         DatabaseError::Storage(StorageError::Io(io))
             if matches!(
                 io.kind(),

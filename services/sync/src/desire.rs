@@ -108,13 +108,22 @@ mod tests {
     #[test]
     fn what_node_answers_decides_only_when_it_is_about_the_desire() {
         let refused = |status: Status| node_refused(&status);
-        assert_eq!(refused(Status::failed_precondition("STALE: old")), Some(Refused::Stale));
+        assert_eq!(
+            refused(Status::failed_precondition("STALE: old")),
+            Some(Refused::Stale)
+        );
         assert_eq!(
             refused(Status::failed_precondition("CONFLICT: other")),
             Some(Refused::Conflict)
         );
-        assert_eq!(refused(Status::permission_denied("other uid")), Some(Refused::WrongNode));
-        assert_eq!(refused(Status::invalid_argument("garbage")), Some(Refused::Malformed));
+        assert_eq!(
+            refused(Status::permission_denied("other uid")),
+            Some(Refused::WrongNode)
+        );
+        assert_eq!(
+            refused(Status::invalid_argument("garbage")),
+            Some(Refused::Malformed)
+        );
         for undecided in [
             Status::unavailable("away"),
             Status::resource_exhausted("full"),

@@ -95,7 +95,14 @@ impl TryFrom<Parts> for Identity {
         }
         let desire_keys = faults.note(desire_keys(&parts.desire_keys));
         let link_addresses = faults.note(addresses(&parts.link_addresses));
-        match (namespace, node_name, node_uid, leaf, desire_keys, link_addresses) {
+        match (
+            namespace,
+            node_name,
+            node_uid,
+            leaf,
+            desire_keys,
+            link_addresses,
+        ) {
             (
                 Some(namespace),
                 Some(node_name),
@@ -167,7 +174,9 @@ impl Identity {
 
     /// sha256 hex of the leaf.
     pub(crate) fn fingerprint(&self) -> String {
-        self.chain.first().map_or_else(String::new, tls::fingerprint)
+        self.chain
+            .first()
+            .map_or_else(String::new, tls::fingerprint)
     }
 
     /// Names the key pair: the first 16 hex digits of the sha256 of its public half.

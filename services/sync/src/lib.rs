@@ -20,6 +20,9 @@ mod stage;
 mod store;
 mod trust;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use baetyl_kit::error::chain;
@@ -63,9 +66,7 @@ pub async fn run(config: Config, kit: Kit) -> Result<(), Error> {
         }
     });
     grpc::Server::new(&kit, "sync")
-        .add_service(
-            SyncServiceServer::new(server).max_decoding_message_size(grpc::MAX_MESSAGE),
-        )
+        .add_service(SyncServiceServer::new(server).max_decoding_message_size(grpc::MAX_MESSAGE))
         .reflection(baetyl_proto::DESCRIPTORS)
         .authorize(baetyl_callers::core())
         .serve(&listen)

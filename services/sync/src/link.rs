@@ -131,7 +131,11 @@ impl Link {
             let pause = match ended {
                 Ended::Renewed => continue,
                 Ended::Lost(reason) => {
-                    tracing::info!(reason, attempt = backoff.attempt(), "no link to the cloud; trying again");
+                    tracing::info!(
+                        reason,
+                        attempt = backoff.attempt(),
+                        "no link to the cloud; trying again"
+                    );
                     self.show(Phase::Connecting, &reason);
                     backoff.next_delay()
                 }

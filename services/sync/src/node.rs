@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use baetyl_kit::Tasks;
 use baetyl_kit::backoff::Backoff;
 use baetyl_kit::grpc::{self, Client};
 use baetyl_kit::watch_stream::{self, Event};
-use baetyl_kit::Tasks;
 use baetyl_model::desire::{DesiredApp, Header};
 use baetyl_model::{Desire, Digest};
 use baetyl_proto::node::node_service_client::NodeServiceClient;
@@ -116,8 +116,8 @@ impl Node {
         client: Client,
         identity: watch::Receiver<Option<Arc<Identity>>>,
     ) -> Self {
-        let client = NodeServiceClient::new(client)
-            .max_decoding_message_size(2 * grpc::MAX_MESSAGE);
+        let client =
+            NodeServiceClient::new(client).max_decoding_message_size(2 * grpc::MAX_MESSAGE);
         let (held, held_receiver) = watch::channel(Held::default());
         let (report, report_receiver) = watch::channel(Report::default());
         let (answers, answering) = watch::channel(0);
@@ -130,7 +130,12 @@ impl Node {
             1,
             move |_: Option<()>| {
                 let mut client = asked.clone();
-                async move { Ok(client.watch_desire(WatchDesireRequest {}).await?.into_inner()) }
+                async move {
+                    Ok(client
+                        .watch_desire(WatchDesireRequest {})
+                        .await?
+                        .into_inner())
+                }
             },
             |_| None,
         );
@@ -144,7 +149,12 @@ impl Node {
             1,
             move |_: Option<()>| {
                 let mut client = asked.clone();
-                async move { Ok(client.watch_report(WatchReportRequest {}).await?.into_inner()) }
+                async move {
+                    Ok(client
+                        .watch_report(WatchReportRequest {})
+                        .await?
+                        .into_inner())
+                }
             },
             |_| None,
         );
@@ -233,7 +243,10 @@ async fn tell_identity(
             match client.set_identity(request).await {
                 Ok(_) => backoff.reset(),
                 Err(status) if status.code() == Code::InvalidArgument => {
-                    tracing::error!(reason = status.message(), "node does not take this identity");
+                    tracing::error!(
+                        reason = status.message(),
+                        "node does not take this identity"
+                    );
                 }
                 Err(_) => {
                     backoff.wait().await;

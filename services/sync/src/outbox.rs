@@ -8,7 +8,10 @@ use std::sync::Arc;
 
 use baetyl_proto::shadow::Event;
 use prost::Message as _;
-use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata as _, TableDefinition, TableError, WriteTransaction};
+use redb::{
+    ReadTransaction, ReadableTable, ReadableTableMetadata as _, TableDefinition, TableError,
+    WriteTransaction,
+};
 use tokio::sync::watch;
 
 use crate::db::{Db, DbError, META};

@@ -101,7 +101,9 @@ impl SyncService for Server {
     ) -> Result<Response<SetPinsResponse>, Status> {
         let SetPinsRequest { owner, digests } = request.into_inner();
         if owner.is_empty() || owner.len() > 64 {
-            return Err(Status::invalid_argument("owner: 1 to 64 characters are wanted"));
+            return Err(Status::invalid_argument(
+                "owner: 1 to 64 characters are wanted",
+            ));
         }
         let digests: Vec<Digest> = digests
             .iter()
@@ -224,10 +226,14 @@ impl SyncService for Server {
             r#type,
         } = request.into_inner();
         if !is_camel_case(&reason) {
-            return Err(Status::invalid_argument("reason: a CamelCase word is wanted"));
+            return Err(Status::invalid_argument(
+                "reason: a CamelCase word is wanted",
+            ));
         }
         if r#type != "Normal" && r#type != "Warning" {
-            return Err(Status::invalid_argument("type: Normal or Warning is wanted"));
+            return Err(Status::invalid_argument(
+                "type: Normal or Warning is wanted",
+            ));
         }
         let event = Event {
             time: Some(time::to_wire(self.clock.now())),

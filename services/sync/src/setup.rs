@@ -242,7 +242,10 @@ fn directory(path: &Path) -> impl Fn(io::Error) -> Error {
 fn watermark(config: &config::Store) -> Watermark {
     Watermark {
         high: config.high_watermark.bytes(),
-        low: config.low_watermark.bytes().min(config.high_watermark.bytes()),
+        low: config
+            .low_watermark
+            .bytes()
+            .min(config.high_watermark.bytes()),
         min_free: config.min_free.bytes(),
     }
 }

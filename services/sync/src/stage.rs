@@ -116,9 +116,17 @@ impl Stager {
     /// # Errors
     /// When the store cannot be read.
     pub(crate) async fn stage(self: &Arc<Self>, wanted: Wanted) -> Result<Waiting, StageError> {
-        let bodies = unique(wanted.resources.into_iter().map(Body::from), |body| body.digest);
-        let objects = unique(wanted.objects.into_iter().map(Object::from), |object| object.digest);
-        let all: Vec<Digest> = bodies.iter().map(|body| body.digest).chain(objects.iter().map(|object| object.digest)).collect();
+        let bodies = unique(wanted.resources.into_iter().map(Body::from), |body| {
+            body.digest
+        });
+        let objects = unique(wanted.objects.into_iter().map(Object::from), |object| {
+            object.digest
+        });
+        let all: Vec<Digest> = bodies
+            .iter()
+            .map(|body| body.digest)
+            .chain(objects.iter().map(|object| object.digest))
+            .collect();
         // Before looking: what is found now must not be collected before the caller could pin it.
         self.keeper.hold(&all);
         let missing_bodies = self.missing_bodies(bodies).await?;
@@ -134,16 +142,18 @@ impl Stager {
         }
         if !batch.is_empty() {
             let stager = Arc::clone(self);
-            self.tasks
-                .spawn_until_shutdown("fetch-bodies", async move { stager.fetch_bodies(batch).await });
+            self.tasks.spawn_until_shutdown("fetch-bodies", async move {
+                stager.fetch_bodies(batch).await
+            });
         }
         for object in missing_objects {
             let (claim, wait) = self.flights.join(object.digest, object.size, object);
             waits.push(wait);
             if let Some(claim) = claim {
                 let stager = Arc::clone(self);
-                self.tasks
-                    .spawn_until_shutdown("fetch-object", async move { stager.fetch_object(claim).await });
+                self.tasks.spawn_until_shutdown("fetch-object", async move {
+                    stager.fetch_object(claim).await
+                });
             }
         }
         Ok(Waiting::new(present, waits))
@@ -173,7 +183,8 @@ impl Stager {
             Err(StoreError::Full { path, needed }) => {
                 let keeper = Arc::clone(&self.keeper);
                 let reserve = self.limits.reserve;
-                let freed = blocking(move || keeper.make_room(needed.saturating_add(reserve))).await?;
+                let freed =
+                    blocking(move || keeper.make_room(needed.saturating_add(reserve))).await?;
                 if freed == 0 {
                     return Err(StoreError::Full { path, needed });
                 }

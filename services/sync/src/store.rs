@@ -29,7 +29,9 @@ const SEAL_OVERHEAD: u64 = 64;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
     /// Bytes do not have the digest or size they were announced with.
-    #[error("{digest} does not match: {found}; the bytes were thrown away, check what the sender stores under this digest")]
+    #[error(
+        "{digest} does not match: {found}; the bytes were thrown away, check what the sender stores under this digest"
+    )]
     Mismatch {
         /// What was asked for.
         digest: Digest,
@@ -37,7 +39,9 @@ pub(crate) enum StoreError {
         found: String,
     },
     /// No room.
-    #[error("the disk is full: {needed} bytes are needed under {path}; make room or lower what this node shall hold")]
+    #[error(
+        "the disk is full: {needed} bytes are needed under {path}; make room or lower what this node shall hold"
+    )]
     Full {
         /// Where.
         path: PathBuf,
@@ -224,7 +228,9 @@ impl Store {
         let Some(path) = self.object(digest)? else {
             return Ok(None);
         };
-        File::open(&path).map(Some).map_err(failed("open", &path, 0))
+        File::open(&path)
+            .map(Some)
+            .map_err(failed("open", &path, 0))
     }
 
     /// Says [`StoreError::Full`] unless `needed` bytes fit and `reserve` bytes are still free then.
@@ -232,10 +238,10 @@ impl Store {
     /// # Errors
     /// When they do not, or the file system does not answer.
     pub(crate) fn check_room(&self, needed: u64, reserve: u64) -> Result<(), StoreError> {
-        let free = self
-            .disk
-            .free(&self.dir)
-            .map_err(failed("ask for the free space of", &self.dir, 0))?;
+        let free =
+            self.disk
+                .free(&self.dir)
+                .map_err(failed("ask for the free space of", &self.dir, 0))?;
         if free < needed.saturating_add(reserve) {
             return Err(StoreError::Full {
                 path: self.dir.clone(),
@@ -247,7 +253,10 @@ impl Store {
 
     /// Writes beside, syncs, renames: a reader sees all of it or nothing.
     fn write_whole(&self, digest: &Digest, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-        let temporary = self.dir.join("partial").join(format!("{}.tmp", digest.hex()));
+        let temporary = self
+            .dir
+            .join("partial")
+            .join(format!("{}.tmp", digest.hex()));
         let needed = bytes.len() as u64 + SEAL_OVERHEAD;
         let written = self
             .disk

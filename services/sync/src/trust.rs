@@ -183,7 +183,15 @@ mod tests {
         let current = judge("2026-01-01T00:00:00Z", "2028-01-01T00:00:00Z");
         assert_eq!(current, at("2027-03-01T00:00:00Z"));
         let ended = judge("2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z");
-        assert_eq!(ended, at("2027-03-01T00:00:00Z"), "judged after its end: refused");
-        assert_eq!(time.now(), at("2027-03-01T00:00:00Z"), "judging raises nothing");
+        assert_eq!(
+            ended,
+            at("2027-03-01T00:00:00Z"),
+            "judged after its end: refused"
+        );
+        assert_eq!(
+            time.now(),
+            at("2027-03-01T00:00:00Z"),
+            "judging raises nothing"
+        );
     }
 }

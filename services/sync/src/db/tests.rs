@@ -98,7 +98,10 @@ fn a_damaged_page_is_found_when_opening_and_the_file_put_aside() {
     put(&db, "a", &vec![7; 9000]);
     drop(db);
     let whole = fs::read(&path).unwrap();
-    let at = whole.windows(64).position(|window| window == [7; 64]).unwrap();
+    let at = whole
+        .windows(64)
+        .position(|window| window == [7; 64])
+        .unwrap();
     let mut file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.seek(SeekFrom::Start(at as u64 + 32)).unwrap();
     file.write_all(&[8; 16]).unwrap();
@@ -122,7 +125,10 @@ fn a_file_of_a_newer_release_is_refused_and_left_alone() {
     .unwrap();
     drop(db);
     let error = Db::open(&path).unwrap_err();
-    assert!(matches!(error, DbError::TooNew { wanted: 9, .. }), "{error}");
+    assert!(
+        matches!(error, DbError::TooNew { wanted: 9, .. }),
+        "{error}"
+    );
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }
 

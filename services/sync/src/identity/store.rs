@@ -32,7 +32,9 @@ pub(crate) enum IdentityError {
     #[error(transparent)]
     Invalid(#[from] InvalidIdentity),
     /// This node is somebody else.
-    #[error("this node has an identity with uid {installed} and does not take one for uid {offered}; decommission the node first")]
+    #[error(
+        "this node has an identity with uid {installed} and does not take one for uid {offered}; decommission the node first"
+    )]
     OtherNode {
         /// Who this node is.
         installed: NodeUid,
@@ -134,7 +136,10 @@ impl IdentityStore {
                 Ok((store, None))
             }
             Err(reason) => {
-                tracing::error!(reason, "the installed identity cannot be used; waiting for a new one");
+                tracing::error!(
+                    reason,
+                    "the installed identity cannot be used; waiting for a new one"
+                );
                 Ok((store, Some(reason)))
             }
         }
@@ -359,9 +364,7 @@ impl IdentityStore {
     }
 
     fn key_path(&self, name: &str) -> PathBuf {
-        self.dir
-            .join("sealed")
-            .join(format!("identity-{name}.key"))
+        self.dir.join("sealed").join(format!("identity-{name}.key"))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -128,9 +128,15 @@ async fn handshake(
     };
     let roots = Roots::new(&identity.authorities).map_err(unusable)?;
     let time: Arc<dyn CertTime> = trust.clone();
-    let config = tls::client_config(&ServerTrust::Roots(roots), Some(identity.for_tls()), Some(time))
-        .map_err(unusable)?;
-    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    let config = tls::client_config(
+        &ServerTrust::Roots(roots),
+        Some(identity.for_tls()),
+        Some(time),
+    )
+    .map_err(unusable)?;
+    let host = authority
+        .rsplit_once(':')
+        .map_or(authority, |(host, _)| host);
     let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
         .map_err(|error| protocol(address, error.into()))?;
     let unreachable = |source| DialError::Unreachable {
@@ -147,7 +153,11 @@ async fn handshake(
             source,
         })?;
     // Only now, and by the leaf alone: it was signed by an authority, and its holder has shown the key.
-    let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let leaf = stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(|chain| chain.first());
     let begin = leaf
         .and_then(|leaf| CertificateInfo::parse(leaf).ok())
         .and_then(|leaf| Timestamp::from_second(leaf.not_before).ok());

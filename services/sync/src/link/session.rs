@@ -140,9 +140,9 @@ impl Session<'_> {
         let mut client = LinkServiceClient::new(self.channel.clone())
             .max_decoding_message_size(2 * baetyl_kit::grpc::MAX_MESSAGE);
         let opened = client.connect(ReceiverStream::new(receiver));
-        let answer = tokio::time::timeout(OPENING, opened)
-            .await
-            .map_err(|_| Status::deadline_exceeded("the cloud did not open the stream in time"))??;
+        let answer = tokio::time::timeout(OPENING, opened).await.map_err(|_| {
+            Status::deadline_exceeded("the cloud did not open the stream in time")
+        })??;
         Ok((sender, answer.into_inner()))
     }
 
@@ -263,7 +263,11 @@ impl Session<'_> {
         let (reason, kind, message) = if self.is_successor {
             blocking(move || store.promote()).await?;
             self.is_successor = false;
-            ("CertificateRenewed", "Normal", "the node uses its new certificate")
+            (
+                "CertificateRenewed",
+                "Normal",
+                "the node uses its new certificate",
+            )
         } else {
             blocking(move || store.withdraw()).await?;
             let message = "the new certificate did not work; the old one stays in use";
@@ -348,7 +352,9 @@ impl Session<'_> {
             }
             Some(_) => {}
             None => {
-                tracing::info!("node holds another desire than the cloud was told; saying hello again");
+                tracing::info!(
+                    "node holds another desire than the cloud was told; saying hello again"
+                );
                 self.ended = Some(Ended::Renewed);
             }
         }
@@ -383,7 +389,10 @@ impl Session<'_> {
             }
             // Done by `meet` before the machine hears of the Welcome.
             EdgeAction::Renumber { after } => {
-                tracing::warn!(after, "the numbers of the outbox are behind those of the cloud");
+                tracing::warn!(
+                    after,
+                    "the numbers of the outbox are behind those of the cloud"
+                );
             }
             EdgeAction::CloudTime(time) => self.cloud_time(time).await,
             EdgeAction::Close => {
@@ -400,7 +409,9 @@ impl Session<'_> {
         let report = self.link.parts.node.report();
         let report = report.borrow();
         match message {
-            Up::Status(_) => self.queue.extend(deliver_status(&report).map(wire::request)),
+            Up::Status(_) => self
+                .queue
+                .extend(deliver_status(&report).map(wire::request)),
             Up::Stats => {
                 let stats = self.link.sent_stats.deliver_stats(&report);
                 // Figures may be missing and are never answered; both sides need a sign of life all the same.
@@ -408,11 +419,13 @@ impl Session<'_> {
                 let sign = !self.greeting && (stats.is_none() || quiet);
                 let sign = sign.then_some(Request::Heartbeat(Heartbeat {}));
                 self.greeting = false;
-                self.queue.extend(stats.into_iter().chain(sign).map(wire::request));
+                self.queue
+                    .extend(stats.into_iter().chain(sign).map(wire::request));
             }
             message => {
                 let fingerprint = self.identity.fingerprint();
-                self.queue.extend(wire::up(message, &fingerprint, &self.why));
+                self.queue
+                    .extend(wire::up(message, &fingerprint, &self.why));
             }
         }
     }
@@ -431,7 +444,8 @@ impl Session<'_> {
 
     fn tell_result(&mut self, result: CommandResult) {
         if self.machine.phase() == EdgePhase::Online {
-            self.queue.push_back(wire::request(Request::CommandResult(result)));
+            self.queue
+                .push_back(wire::request(Request::CommandResult(result)));
         } else {
             self.link.keep_result(result);
         }
@@ -478,7 +492,10 @@ impl Session<'_> {
             Ok(()) => Some(Ended::Renewed),
             Err(error) => {
                 let message = chain(&error);
-                tracing::warn!(error = message, "the certificate is not renewed; trying again later");
+                tracing::warn!(
+                    error = message,
+                    "the certificate is not renewed; trying again later"
+                );
                 self.link
                     .event("CertificateRenewFailed", "Warning", &message)
                     .await;
@@ -490,12 +507,22 @@ impl Session<'_> {
     /// The stream was refused or broke. A cloud that sees an expired certificate allows a renewal and nothing else.
     async fn refused(&mut self, status: Status) -> Ended {
         let reason = match status.code() {
-            Code::Aborted => format!("another connection of this node took over: {}", status.message()),
+            Code::Aborted => format!(
+                "another connection of this node took over: {}",
+                status.message()
+            ),
             code => format!("{code:?}: {}", status.message()),
         };
-        let denied = matches!(status.code(), Code::PermissionDenied | Code::Unauthenticated);
+        let denied = matches!(
+            status.code(),
+            Code::PermissionDenied | Code::Unauthenticated
+        );
         let never_online = self.machine.phase() != EdgePhase::Online;
-        if denied && never_online && !self.is_successor && self.link.parts.identity.pending().is_none() {
+        if denied
+            && never_online
+            && !self.is_successor
+            && self.link.parts.identity.pending().is_none()
+        {
             let renewal = self.link.renewal(&self.channel);
             match renewal.renew(Arc::clone(&self.identity)).await {
                 Ok(()) => return Ended::Renewed,

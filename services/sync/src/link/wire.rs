@@ -133,6 +133,9 @@ mod tests {
             stats_period_ms: 5000,
             ..Welcome::default()
         });
-        assert_eq!((tiny.heartbeat, tiny.stats), (SHORTEST, Duration::from_secs(5)));
+        assert_eq!(
+            (tiny.heartbeat, tiny.stats),
+            (SHORTEST, Duration::from_secs(5))
+        );
     }
 }

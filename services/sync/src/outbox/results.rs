@@ -85,7 +85,9 @@ impl Commands {
             let known = table.get(id)?.map(|value| value.value().to_vec());
             if let Some(known) = known {
                 let done = known.first() == Some(&DONE);
-                let result = known.get(HEADER..).and_then(|rest| CommandResult::decode(rest).ok());
+                let result = known
+                    .get(HEADER..)
+                    .and_then(|rest| CommandResult::decode(rest).ok());
                 return Ok(match result {
                     Some(result) if done => Begun::Done(result),
                     _ => Begun::Started,
@@ -185,7 +187,10 @@ mod tests {
         let (commands, interrupted) = open(&dir);
         assert_eq!(interrupted.len(), 1);
         assert_eq!(interrupted[0].code, i32::from(Code::Aborted));
-        assert_eq!(commands.begin("c1").unwrap(), Begun::Done(interrupted[0].clone()));
+        assert_eq!(
+            commands.begin("c1").unwrap(),
+            Begun::Done(interrupted[0].clone())
+        );
     }
 
     #[test]

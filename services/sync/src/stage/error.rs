@@ -12,7 +12,9 @@ use crate::store::StoreError;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StageError {
     /// The cloud, or the server of a URL, cannot be reached or broke off.
-    #[error("{digest} is missing and cannot be fetched now: {reason}; it is tried again when it is staged again")]
+    #[error(
+        "{digest} is missing and cannot be fetched now: {reason}; it is tried again when it is staged again"
+    )]
     Unreachable {
         /// What is missing.
         digest: Digest,
@@ -28,8 +30,26 @@ pub(crate) enum StageError {
         reason: String,
     },
     /// The sender does not have it.
-    #[error("{digest} does not exist any more: {reason}; put it there again, or change what refers to it")]
+    #[error(
+        "{digest} does not exist any more: {reason}; put it there again, or change what refers to it"
+    )]
     Gone {
+        /// What was asked for.
+        digest: Digest,
+        /// What the sender says.
+        reason: String,
+    },
+    /// The sender has it and cannot give it as it was.
+    #[error("{digest} is damaged where it is stored: {reason}; put it there again")]
+    Damaged {
+        /// What was asked for.
+        digest: Digest,
+        /// What the sender says.
+        reason: String,
+    },
+    /// What is here of it is longer than what the sender has.
+    #[error("{digest} is shorter at the sender than the part that is here: {reason}")]
+    OutOfRange {
         /// What was asked for.
         digest: Digest,
         /// What the sender says.
@@ -73,6 +93,8 @@ impl StageError {
         match status.code() {
             Code::PermissionDenied | Code::Unauthenticated => Self::Refused { digest, reason },
             Code::NotFound => Self::Gone { digest, reason },
+            Code::DataLoss => Self::Damaged { digest, reason },
+            Code::OutOfRange => Self::OutOfRange { digest, reason },
             _ => Self::Unreachable { digest, reason },
         }
     }
@@ -80,10 +102,12 @@ impl StageError {
     /// The contract's code for it.
     pub(crate) fn code(&self) -> Code {
         match self {
-            Self::Unreachable { .. } | Self::Interrupted { .. } => Code::Unavailable,
+            Self::Unreachable { .. } | Self::Interrupted { .. } | Self::OutOfRange { .. } => {
+                Code::Unavailable
+            }
             Self::Refused { .. } => Code::PermissionDenied,
             Self::Gone { .. } => Code::NotFound,
-            Self::TooLong { .. } => Code::DataLoss,
+            Self::TooLong { .. } | Self::Damaged { .. } => Code::DataLoss,
             Self::Store(error) => store_code(error),
         }
     }

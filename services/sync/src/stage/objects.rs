@@ -100,6 +100,10 @@ impl Stager {
                     tracing::info!(%digest, %error, "an object broke off; going on with it");
                     backoff.wait().await;
                 }
+                StageError::OutOfRange { .. } if track.length > 0 => {
+                    let store = self.store.clone();
+                    blocking(move || store.discard(&digest)).await?;
+                }
                 StageError::Store(StoreError::Full { needed, .. }) => {
                     if !self.make_room(&digest, *needed).await? {
                         return Err(error);

@@ -250,6 +250,7 @@ fn refusal(digest: &Digest, url: &str, status: StatusCode) -> StageError {
     let (digest, reason) = (*digest, format!("{shown} answers {status}"));
     match status {
         StatusCode::NOT_FOUND | StatusCode::GONE => StageError::Gone { digest, reason },
+        StatusCode::RANGE_NOT_SATISFIABLE => StageError::OutOfRange { digest, reason },
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => StageError::Refused { digest, reason },
         _ => StageError::Unreachable { digest, reason },
     }
@@ -274,7 +275,10 @@ mod tests {
 
     #[test]
     fn only_a_strong_entity_tag_is_remembered() {
-        assert_eq!(strong_etag(&headers(ETAG, "\"a\"")), Some("\"a\"".to_owned()));
+        assert_eq!(
+            strong_etag(&headers(ETAG, "\"a\"")),
+            Some("\"a\"".to_owned())
+        );
         assert_eq!(strong_etag(&headers(ETAG, "W/\"a\"")), None);
         assert_eq!(strong_etag(&HeaderMap::new()), None);
     }
@@ -282,9 +286,13 @@ mod tests {
     #[test]
     fn a_redirect_may_be_relative_and_never_leaves_https() {
         let from: Uri = "https://a.example/x?y".parse().unwrap();
-        let to = |location| redirected(&from, &headers(LOCATION, location)).map(|uri| uri.to_string());
+        let to =
+            |location| redirected(&from, &headers(LOCATION, location)).map(|uri| uri.to_string());
         assert_eq!(to("/z"), Some("https://a.example/z".to_owned()));
-        assert_eq!(to("https://b.example/z"), Some("https://b.example/z".to_owned()));
+        assert_eq!(
+            to("https://b.example/z"),
+            Some("https://b.example/z".to_owned())
+        );
         assert_eq!(to("http://a.example/z"), None);
     }
 

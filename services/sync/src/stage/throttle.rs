@@ -59,7 +59,10 @@ impl Throttle {
 }
 
 /// Exact up to 2^53 bytes, far beyond any bucket.
-#[expect(clippy::cast_precision_loss, reason = "a rounding of some bytes in 8 PiB does not matter")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a rounding of some bytes in 8 PiB does not matter"
+)]
 fn to_f64(bytes: u64) -> f64 {
     bytes as f64
 }

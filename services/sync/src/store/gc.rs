@@ -101,10 +101,10 @@ impl Store {
         watermark: Watermark,
     ) -> Result<Collected, StoreError> {
         let entries = self.entries()?;
-        let free = self
-            .disk
-            .free(&self.dir)
-            .map_err(failed("ask for the free space of", &self.dir, 0))?;
+        let free =
+            self.disk
+                .free(&self.dir)
+                .map_err(failed("ask for the free space of", &self.dir, 0))?;
         let mut collected = Collected::default();
         for entry in plan_collection(&entries, keep, watermark, free) {
             if entry.area == Area::Partial {

@@ -55,9 +55,7 @@ impl Store {
         let mut reader = File::open(&path).map_err(&failed_open)?;
         let mut buffer = vec![0; 64 * 1024];
         loop {
-            let count = reader
-                .read(&mut buffer)
-                .map_err(failed("read", &path, 0))?;
+            let count = reader.read(&mut buffer).map_err(failed("read", &path, 0))?;
             if count == 0 {
                 break;
             }
@@ -79,9 +77,11 @@ impl Store {
     /// # Errors
     /// When the disk refuses; begin again then.
     pub(crate) fn append(&self, partial: &mut Partial, bytes: &[u8]) -> Result<(), StoreError> {
-        self.disk
-            .append(&mut partial.file, bytes)
-            .map_err(failed("write", &partial.path, bytes.len() as u64))?;
+        self.disk.append(&mut partial.file, bytes).map_err(failed(
+            "write",
+            &partial.path,
+            bytes.len() as u64,
+        ))?;
         partial.hasher.update(bytes);
         partial.length += bytes.len() as u64;
         Ok(())
@@ -119,8 +119,7 @@ impl Store {
             .map_err(failed("write", &path, partial.length))?;
         // What was hashed on the way in need not be hashed again.
         if let Ok(metadata) = partial.file.metadata() {
-            self.verified()
-                .insert(partial.digest, Stamp::of(&metadata));
+            self.verified().insert(partial.digest, Stamp::of(&metadata));
         }
         // Best effort: it says nothing any more.
         let _ = self.disk.remove(&self.origin_path(&partial.digest));

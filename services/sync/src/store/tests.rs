@@ -35,7 +35,9 @@ fn all_bytes(dir: &Path) -> Vec<u8> {
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle)
+    haystack
+        .windows(needle.len())
+        .any(|window| window == needle)
 }
 
 #[test]
@@ -43,7 +45,10 @@ fn a_body_is_read_as_it_was_stored_also_after_reopening() {
     let dir = tempfile::tempdir().unwrap();
     let digest = digest_of(b"{}");
     open(&dir).put_body(Shelf::Plain, &digest, b"{}").unwrap();
-    assert_eq!(open(&dir).read_body(&digest).unwrap().as_deref(), Some(b"{}".as_slice()));
+    assert_eq!(
+        open(&dir).read_body(&digest).unwrap().as_deref(),
+        Some(b"{}".as_slice())
+    );
     assert_eq!(open(&dir).read_body(&digest_of(b"other")).unwrap(), None);
 }
 
@@ -65,7 +70,10 @@ fn a_secret_is_never_on_the_disk_in_plaintext() {
     let body = b"{\"password\":\"correct horse battery staple\"}";
     let digest = digest_of(body);
     store.put_body(Shelf::Sealed, &digest, body).unwrap();
-    assert_eq!(store.read_body(&digest).unwrap().as_deref(), Some(body.as_slice()));
+    assert_eq!(
+        store.read_body(&digest).unwrap().as_deref(),
+        Some(body.as_slice())
+    );
     assert!(!contains(&all_bytes(dir.path()), b"battery"));
 }
 
@@ -79,8 +87,12 @@ fn a_sealed_body_under_another_digest_or_key_counts_as_not_here() {
     let sealed = fs::read(store.body_path(Shelf::Sealed, &a)).unwrap();
     fs::write(store.body_path(Shelf::Sealed, &b), sealed).unwrap();
     assert_eq!(store.read_body(&b).unwrap(), None);
-    let stranger =
-        Store::open(dir.path(), Arc::new(RealDisk), SealKey::from_bytes(&[8; 32])).unwrap();
+    let stranger = Store::open(
+        dir.path(),
+        Arc::new(RealDisk),
+        SealKey::from_bytes(&[8; 32]),
+    )
+    .unwrap();
     assert_eq!(stranger.read_body(&a).unwrap(), None);
 }
 
@@ -116,7 +128,11 @@ fn an_object_grows_over_a_restart_and_is_checked_at_the_end() {
     assert_eq!(fs::read(&path).unwrap(), b"hello world");
     assert_eq!(store.object(&digest).unwrap(), Some(path.clone()));
     let mode = fs::metadata(&path).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o444, "an application that gets a link must not write to the store");
+    assert_eq!(
+        mode & 0o777,
+        0o444,
+        "an application that gets a link must not write to the store"
+    );
 }
 
 #[test]
@@ -187,6 +203,9 @@ fn a_full_disk_is_told_as_such_and_leaves_no_half_body() {
     assert!(matches!(error, StoreError::Full { .. }), "{error}");
     assert_eq!(store.read_body(&digest).unwrap(), None);
     assert_eq!(all_bytes(dir.path()), b"");
-    assert!(matches!(store.check_room(5, 6), Err(StoreError::Full { .. })));
+    assert!(matches!(
+        store.check_room(5, 6),
+        Err(StoreError::Full { .. })
+    ));
     store.check_room(5, 5).unwrap();
 }

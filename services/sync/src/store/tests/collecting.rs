@@ -24,11 +24,16 @@ fn entry(area: Area, name: u8, size: u64) -> Entry {
 }
 
 fn names(plan: &[&Entry]) -> Vec<u8> {
-    plan.iter().map(|entry| entry.digest.as_bytes()[0]).collect()
+    plan.iter()
+        .map(|entry| entry.digest.as_bytes()[0])
+        .collect()
 }
 
 fn keep(names: &[u8]) -> HashSet<Digest> {
-    names.iter().map(|name| Digest::from_sha256([*name; 32])).collect()
+    names
+        .iter()
+        .map(|name| Digest::from_sha256([*name; 32]))
+        .collect()
 }
 
 #[test]
@@ -39,7 +44,10 @@ fn below_the_watermark_only_unneeded_secrets_go() {
         entry(Area::Sealed, 3, 10),
         entry(Area::Objects, 4, 10),
     ];
-    assert_eq!(names(&plan_collection(&entries, &keep(&[3]), NEVER, 0)), [2]);
+    assert_eq!(
+        names(&plan_collection(&entries, &keep(&[3]), NEVER, 0)),
+        [2]
+    );
 }
 
 #[test]
@@ -55,7 +63,10 @@ fn above_the_high_mark_the_oldest_go_until_the_low_mark() {
         low: 100,
         min_free: 0,
     };
-    assert_eq!(names(&plan_collection(&entries, &keep(&[]), watermark, 0)), [1, 2]);
+    assert_eq!(
+        names(&plan_collection(&entries, &keep(&[]), watermark, 0)),
+        [1, 2]
+    );
     let lax = Watermark {
         high: 160,
         ..watermark
@@ -70,21 +81,25 @@ fn little_free_space_makes_room_also_below_the_high_mark() {
         min_free: 100,
         ..NEVER
     };
-    assert_eq!(names(&plan_collection(&entries, &keep(&[]), watermark, 70)), [1]);
+    assert_eq!(
+        names(&plan_collection(&entries, &keep(&[]), watermark, 70)),
+        [1]
+    );
     assert!(plan_collection(&entries, &keep(&[]), watermark, 100).is_empty());
 }
 
 #[test]
 fn what_is_needed_stays_however_full_the_disk_is() {
-    let entries: Vec<Entry> = (1..=6)
-        .map(|name| entry(Area::Objects, name, 40))
-        .collect();
+    let entries: Vec<Entry> = (1..=6).map(|name| entry(Area::Objects, name, 40)).collect();
     let greedy = Watermark {
         high: 0,
         low: 0,
         min_free: u64::MAX,
     };
-    assert_eq!(names(&plan_collection(&entries, &keep(&[1, 3, 5]), greedy, 0)), [2, 4, 6]);
+    assert_eq!(
+        names(&plan_collection(&entries, &keep(&[1, 3, 5]), greedy, 0)),
+        [2, 4, 6]
+    );
 }
 
 #[test]

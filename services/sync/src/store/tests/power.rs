@@ -10,7 +10,11 @@ fn put_all(store: &Store, body: &[u8], secret: &[u8], object: &[u8]) -> Result<(
     for part in [first, second] {
         if partial.length() < object.len() as u64 {
             let from = usize::try_from(partial.length()).unwrap();
-            let part = if partial.is_resumed() { &object[from..] } else { part };
+            let part = if partial.is_resumed() {
+                &object[from..]
+            } else {
+                part
+            };
             store.append(&mut partial, part)?;
         }
     }

@@ -1,0 +1,12 @@
+//! The service as a whole: real sockets, TLS and gRPC, against a cloud, a node, an engine and a function proxy that do
+//! what the test says.
+
+mod fake;
+mod harness;
+mod identities;
+mod linking;
+mod recovering;
+mod reporting;
+mod staging;
+mod timing;
+mod web;

@@ -1,0 +1,1 @@
+//! Staging over the link: one batch, one flight, resume, and what goes wrong.
