@@ -15,9 +15,6 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 pub struct Capture {
     events: Events,
     _guard: DefaultGuard,
-    /// While there is only one subscriber, `tracing` asks the current thread's about a new event, and remembers the
-    /// answer: another test's thread, which has none, would silence the event for this one. With two it asks both.
-    _second: tracing::Dispatch,
 }
 
 type Events = Arc<Mutex<Vec<CapturedEvent>>>;
@@ -50,12 +47,10 @@ impl Capture {
             let _ = tracing::subscriber::set_global_default(Registry::default());
         });
         let events = Events::default();
-        let second = tracing::Dispatch::new(Registry::default());
         let subscriber = Registry::default().with(Collect(Arc::clone(&events)));
         Self {
             events,
             _guard: tracing::subscriber::set_default(subscriber),
-            _second: second,
         }
     }
 
