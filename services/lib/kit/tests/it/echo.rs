@@ -3,6 +3,8 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use baetyl_kit::grpc::{CallerInfo, Client};
@@ -21,8 +23,11 @@ type Texts = Pin<Box<dyn Stream<Item = Result<String, Status>> + Send>>;
 
 /// `Say` answers who calls, in which trace, and what was said. `Watch` says "first" and then nothing more.
 /// `Hang` never answers, `Panic` panics.
-#[derive(Clone, Debug)]
-pub(crate) struct Echo;
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Echo {
+    /// How many calls hang.
+    pub(crate) hanging: Arc<AtomicUsize>,
+}
 
 impl NamedService for Echo {
     const NAME: &'static str = "test.Echo";
@@ -60,13 +65,14 @@ impl ServerStreamingService<String> for Watch {
     }
 }
 
-struct Hang;
+struct Hang(Arc<AtomicUsize>);
 
 impl UnaryService<String> for Hang {
     type Response = String;
     type Future = Answer<String>;
 
     fn call(&mut self, _: Request<String>) -> Self::Future {
+        self.0.fetch_add(1, Ordering::Relaxed);
         Box::pin(std::future::pending())
     }
 }
@@ -92,12 +98,13 @@ impl Service<http::Request<Body>> for Echo {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let hanging = Arc::clone(&self.hanging);
         Box::pin(async move {
             let mut grpc = Grpc::new(Codec::default());
             Ok(match request.uri().path() {
                 "/test.Echo/Say" => grpc.unary(Say, request).await,
                 "/test.Echo/Watch" => grpc.server_streaming(Watch, request).await,
-                "/test.Echo/Hang" => grpc.unary(Hang, request).await,
+                "/test.Echo/Hang" => grpc.unary(Hang(hanging), request).await,
                 "/test.Echo/Panic" => grpc.unary(Panic, request).await,
                 _ => Status::unimplemented("no such method").into_http(),
             })
@@ -132,6 +139,6 @@ async fn ready(client: &Client) -> Result<tonic::client::Grpc<Client>, Status> {
     let mut grpc = tonic::client::Grpc::new(client.clone());
     grpc.ready()
         .await
-        .map_err(|error| Status::unavailable(error.to_string()))?;
+        .map_err(|error| Status::unknown(format!("not ready: {error}")))?;
     Ok(grpc)
 }

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
@@ -6,15 +7,17 @@ use axum::routing::get;
 use baetyl_kit::Kit;
 use baetyl_kit::backoff::Backoff;
 use baetyl_kit::grpc::{self, Authorize, CallerInfo, Client, Connect, Endpoint, Server};
-use baetyl_kit::listen::Listen;
+use baetyl_kit::listen::{Listen, Peer, PeerAddr};
 use baetyl_kit::trace::TraceContext;
 use baetyl_kit::watch_stream;
-use baetyl_testkit::{Capture, PATIENCE, TestDir, until};
+use baetyl_testkit::{Capture, PATIENCE, TestDir, eventually, until};
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Request, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{FILE_DESCRIPTOR_SET, HealthCheckRequest};
+
+use tower::ServiceExt as _;
 
 use crate::echo::{self, Echo};
 
@@ -58,7 +61,7 @@ impl World {
 
 fn server(kit: &Kit) -> Server {
     Server::new(kit, "echo")
-        .add_service(Echo)
+        .add_service(Echo::default())
         .reflection(FILE_DESCRIPTOR_SET)
 }
 
@@ -212,27 +215,48 @@ async fn the_trace_of_the_caller_goes_on_in_the_service() {
     world.stop().await;
 }
 
-#[tokio::test]
+/// How many calls ended with this status.
+fn ended(kit: &Kit, code: &str) -> String {
+    let start = format!("baetyl_test_grpc_server_calls_total{{server=\"echo\",code=\"{code}\"}} ");
+    let page = kit.metrics().render();
+    let line = page.lines().find_map(|line| line.strip_prefix(&start));
+    line.expect("every status is on the page").to_owned()
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_past_its_deadline_is_given_up_by_the_server() {
+    let dir = TestDir::new();
+    let kit = Kit::for_test(dir.path());
+    let authorize: Authorize = Arc::new(|_, _, _| Ok(CallerInfo::new("admin")));
+    let router = server(&kit).authorize(authorize).into_router();
+    let addr = PeerAddr::Tcp(([127, 0, 0, 1], 1).into());
+    // An empty message: five bytes of frame. No client, which would give up at the same moment.
+    let request = http::Request::post("/test.Echo/Hang")
+        .header("content-type", "application/grpc")
+        .header("grpc-timeout", "20S")
+        .extension(Peer::new(addr))
+        .body(axum::body::Body::from(vec![0; 5]))
+        .unwrap();
+    let response = router.oneshot(request).await.unwrap();
+    let status = response.headers().get("grpc-status").unwrap();
+    assert_eq!(Code::from_bytes(status.as_bytes()), Code::DeadlineExceeded);
+    assert_eq!(ended(&kit, "DeadlineExceeded"), "1");
+}
+
+#[tokio::test]
+async fn every_call_is_counted_once_by_how_it_ended() {
     let (world, client) = World::with(allowed).await;
-    let request = grpc::unary_within(Duration::from_millis(20), "x".to_owned());
-    let status = echo::call(&client, "/test.Echo/Hang", request)
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled),
-        "{status}"
-    );
-    until(PATIENCE, "the server counts it", || async {
-        let page = world.kit.metrics().render();
-        let line = r#"grpc_server_calls_total{server="echo",code="DeadlineExceeded"} 1"#;
-        if page.contains(line) {
-            Ok(())
-        } else {
-            Err(page)
-        }
-    })
-    .await;
+    say(&client, "x").await.unwrap();
+    let missing = echo::call(&client, "/test.Echo/Missing", text("x")).await;
+    assert_eq!(missing.unwrap_err().code(), Code::Unimplemented);
+    let unknown = echo::call(&client, "/test.Nowhere/Say", text("x")).await;
+    assert_eq!(unknown.unwrap_err().code(), Code::Unimplemented);
+    let mut stream = echo::watch(&client).await.unwrap();
+    stream.next().await.unwrap().unwrap();
+    drop(stream);
+    eventually!(ended(&world.kit, "Cancelled") == "1");
+    assert_eq!(ended(&world.kit, "Ok"), "1");
+    assert_eq!(ended(&world.kit, "Unimplemented"), "2");
     world.stop().await;
 }
 
@@ -262,23 +286,23 @@ async fn stopping_ends_watches_and_does_not_wait_for_them() {
 
 #[tokio::test]
 async fn the_drain_deadline_ends_calls_that_hang() {
-    let (world, client) = World::with(allowed).await;
+    let world = World::new();
+    let echo = Echo::default();
+    let server = Server::new(&world.kit, "echo").add_service(echo.clone());
+    allowed(server).serve(&world.listen).await.unwrap();
+    let client = world.client();
     let request = grpc::unary_within(Duration::from_secs(3600), String::new());
     let hanging =
         tokio::spawn(async move { echo::call(&client, "/test.Echo/Hang", request).await });
-    until(PATIENCE, "the call is in the server", || async {
-        let capture = world.kit.tasks().running();
-        if capture.contains("test/echo") {
-            Ok(())
-        } else {
-            Err("no server")
-        }
-    })
-    .await;
-    // Whether the call has arrived or not: after the stop nothing of it is left.
-    let _ = world.kit.stop(Duration::from_millis(50)).await;
+    eventually!(echo.hanging.load(Ordering::Relaxed) == 1);
+    let failure = world.kit.stop(Duration::from_millis(50)).await.unwrap_err();
+    assert!(failure.to_string().ends_with("test/echo"), "{failure}");
     assert!(hanging.await.unwrap().is_err());
     assert!(world.kit.tasks().running().is_empty());
+    eventually!(
+        Arc::strong_count(&echo.hanging) == 1,
+        "nothing of the server is left"
+    );
 }
 
 #[tokio::test]

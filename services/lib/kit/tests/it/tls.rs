@@ -41,7 +41,7 @@ impl World {
         let dir = TestDir::new();
         let kit = Kit::for_test(dir.path());
         let bound = Server::new(&kit, "link")
-            .add_service(Echo)
+            .add_service(Echo::default())
             .authorize(by_certificate())
             .tls(tls)
             .serve(&Listen::loopback())
