@@ -86,11 +86,12 @@ impl Outbox {
         })
     }
 
-    /// The event with this number, with the hole before it; None when it was dropped or is stored already.
+    /// The event with this number, with the hole between it and the one before it, or what the cloud has `stored`; None
+    /// when it was dropped or is stored already.
     ///
     /// # Errors
     /// What the database says.
-    pub(crate) fn event(&self, sequence: u64) -> Result<Option<Event>, DbError> {
+    pub(crate) fn event(&self, sequence: u64, stored: u64) -> Result<Option<Event>, DbError> {
         self.db.read(|transaction| {
             let Some(table) = events(transaction)? else {
                 return Ok(None);
@@ -98,12 +99,11 @@ impl Outbox {
             let Some(value) = table.get(sequence)? else {
                 return Ok(None);
             };
-            let acked = read_number(transaction, ACKED)?.unwrap_or(0);
             let before = table
                 .range(..sequence)?
                 .next_back()
                 .transpose()?
-                .map_or(acked, |(key, _)| key.value());
+                .map_or(stored, |(key, _)| key.value().max(stored));
             // Written by us in this format; what cannot be read counts as dropped.
             let event = Event::decode(value.value()).ok().map(|event| Event {
                 sequence,

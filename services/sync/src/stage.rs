@@ -262,3 +262,6 @@ fn unique<T>(items: impl Iterator<Item = T>, digest_of: impl Fn(&T) -> Digest) -
     let mut seen = HashSet::new();
     items.filter(|item| seen.insert(digest_of(item))).collect()
 }
+
+#[cfg(test)]
+mod tests;

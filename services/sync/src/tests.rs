@@ -1,7 +1,7 @@
 //! The service as a whole: real sockets, TLS and gRPC, against a cloud, a node, an engine and a function proxy that do
 //! what the test says.
 
-mod fake;
+pub(crate) mod fake;
 mod harness;
 mod identities;
 mod linking;

@@ -371,7 +371,7 @@ impl Session<'_> {
     async fn act(&mut self, action: EdgeAction) {
         match action {
             EdgeAction::Send(message) => self.send(message),
-            EdgeAction::SendEvent(sequence) => self.send_event(sequence).await,
+            EdgeAction::SendEvent { sequence, stored } => self.send_event(sequence, stored).await,
             EdgeAction::Present => {
                 let held = self.link.parts.node.held().borrow().clone();
                 if let Held::Desire(held) = held {
@@ -430,9 +430,9 @@ impl Session<'_> {
         }
     }
 
-    async fn send_event(&mut self, sequence: u64) {
+    async fn send_event(&mut self, sequence: u64, stored: u64) {
         let outbox = self.link.parts.outbox.clone();
-        match blocking(move || outbox.event(sequence)).await {
+        match blocking(move || outbox.event(sequence, stored)).await {
             // A dropped one is told by the `dropped` of the next.
             Ok(event) => {
                 let event = event.map(|event| wire::request(Request::Event(event)));

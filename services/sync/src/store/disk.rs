@@ -107,6 +107,8 @@ pub(crate) mod fake {
         pub(crate) room: AtomicI64,
         /// Steps until the power is cut; nothing changes the disk afterwards. A write that is cut is cut in half.
         pub(crate) steps: AtomicU64,
+        /// How often the disk still claims to be empty: somebody else fills it between the question and the write.
+        pub(crate) claims: AtomicU64,
     }
 
     impl FakeDisk {
@@ -114,6 +116,7 @@ pub(crate) mod fake {
             Self {
                 room: AtomicI64::new(bytes),
                 steps: AtomicU64::new(u64::MAX),
+                claims: AtomicU64::new(0),
             }
         }
 
@@ -121,6 +124,7 @@ pub(crate) mod fake {
             Self {
                 room: AtomicI64::new(i64::MAX),
                 steps: AtomicU64::new(steps),
+                claims: AtomicU64::new(0),
             }
         }
 
@@ -139,6 +143,12 @@ pub(crate) mod fake {
 
     impl Disk for FakeDisk {
         fn free(&self, _: &Path) -> io::Result<u64> {
+            let claim = self
+                .claims
+                .fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1));
+            if claim.is_ok() {
+                return Ok(u64::MAX);
+            }
             Ok(u64::try_from(self.room.load(SeqCst)).unwrap_or(0))
         }
 

@@ -1,4 +1,4 @@
 //! The others, as far as sync sees them.
 
-pub(super) mod cloud;
-pub(super) mod edge;
+pub(crate) mod cloud;
+pub(crate) mod edge;

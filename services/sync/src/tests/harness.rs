@@ -148,7 +148,10 @@ impl World {
     }
 
     pub(super) async fn install_as(&self, identity: &InstallIdentityRequest) {
-        let answer = self.as_role("init").install_identity(identity.clone()).await;
+        let answer = self
+            .as_role("init")
+            .install_identity(identity.clone())
+            .await;
         answer.unwrap();
     }
 

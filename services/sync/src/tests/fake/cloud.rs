@@ -108,6 +108,17 @@ impl Cloud {
         format!("https://{listen}")
     }
 
+    /// Serves it without TLS.
+    pub(crate) async fn serve_plain(&self, kit: &Kit) -> String {
+        let listen = Server::new(kit, "cloud")
+            .add_service(LinkServiceServer::new(self.clone()))
+            .authorize(Arc::new(|_, _, _| Ok(CallerInfo::new("device"))))
+            .serve(&Listen::loopback())
+            .await
+            .unwrap();
+        format!("http://{listen}")
+    }
+
     pub(crate) fn ca(&self) -> &TestCa {
         &self.inner.ca
     }
