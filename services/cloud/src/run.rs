@@ -21,6 +21,9 @@ use crate::rest::{self, Deps};
 use crate::seal::{Seal, SealError};
 use crate::store::{By, OpenError, Store};
 
+#[cfg(test)]
+mod tests;
+
 /// Name of the database in the data directory.
 pub const DATABASE_FILE: &str = "cloud.db";
 
@@ -85,11 +88,20 @@ pub async fn open_store(data_dir: &Path) -> Result<(Store, Seal), Error> {
 /// When something it needs cannot be opened or bound.
 pub async fn run(config: Config, kit: Kit) -> Result<(), Error> {
     let starting = kit.readiness().register("listeners");
+    forget_addresses(&kit);
     let cloud = Parts::open(&config, &kit).await?;
     cloud.serve(&config, &kit).await?;
     starting.ready();
     kit.until_shutdown().await;
     Ok(())
+}
+
+/// Removes the addresses of an earlier run: with port 0 they are wrong, and whoever waits for them would take them.
+fn forget_addresses(kit: &Kit) {
+    for name in ["admin", "link", "activation"] {
+        // Not there at the first start.
+        let _ = std::fs::remove_file(kit.data_dir().join(format!("run/{name}.addr")));
+    }
 }
 
 /// Everything that is opened before anything listens.

@@ -53,13 +53,17 @@ async fn view(ctx: &Ctx, app: Application) -> Result<Application, ApiError> {
 }
 
 fn check(ctx: &Ctx, app: &Application) -> Vec<Mistake> {
-    mistakes(validate_application(
-        app,
-        &Rules {
-            system: false,
-            now: Some(ctx.now()),
-        },
-    ))
+    let rules = Rules {
+        system: false,
+        now: Some(ctx.now()),
+    };
+    let mut found = mistakes(validate_application(app, &rules));
+    if app.cron_status == 1 {
+        let message =
+            "deferred deployment is not part of this release; set the selector when it is time";
+        found.push(Mistake::new("cronStatus", message));
+    }
+    found
 }
 
 pub(super) async fn create(

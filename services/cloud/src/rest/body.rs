@@ -98,11 +98,16 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Input<T> {
             .cloned()
             .unwrap_or_default();
         let body = read(request).await?;
-        if body.iter().all(u8::is_ascii_whitespace) {
-            return Err(ApiError::invalid(
-                "",
-                "the body is empty; a JSON object is wanted",
-            ));
+        match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
+            // What begins otherwise may be valid JSON all the same: an array would be taken as the fields in order.
+            Some(b'{') => {}
+            Some(_) => return Err(ApiError::invalid("", "the body is not a JSON object")),
+            None => {
+                return Err(ApiError::invalid(
+                    "",
+                    "the body is empty; a JSON object is wanted",
+                ));
+            }
         }
         let parsed: strict::Parsed<T> = strict::parse(&body).map_err(|error| match error {
             strict::ParseError::Syntax(message) => {

@@ -134,15 +134,11 @@ impl ApiError {
 
     /// All mistakes of a request at once. They must be at least one.
     pub(super) fn mistakes(mistakes: Vec<Mistake>) -> Self {
-        let first = mistakes
-            .first()
-            .map_or(Code::ErrRequestParamInvalid, |mistake| mistake.code);
-        let same = mistakes.iter().all(|mistake| mistake.code == first);
-        let code = if same {
-            first
-        } else {
-            Code::ErrRequestParamInvalid
-        };
+        // The first that v2 has a word of its own for.
+        let mut codes = mistakes.iter().map(|mistake| mistake.code);
+        let code = codes
+            .find(|code| *code != Code::ErrRequestParamInvalid)
+            .unwrap_or(Code::ErrRequestParamInvalid);
         let sentences: Vec<_> = mistakes.iter().map(Mistake::sentence).collect();
         let message = format!(
             "The request parameter is invalid. ({})",

@@ -62,13 +62,6 @@ impl Store {
             .await
             .map_err(failed)?;
         refuse_newer(path, &mut connection).await?;
-        migrator()
-            .run(&mut connection)
-            .await
-            .map_err(|source| OpenError::Migrate {
-                path: path.to_owned(),
-                source,
-            })?;
         connection.close().await.map_err(failed)?;
 
         let writer = SqlitePoolOptions::new()
@@ -77,6 +70,13 @@ impl Store {
             .connect_with(options(path))
             .await
             .map_err(failed)?;
+        migrator()
+            .run(&writer)
+            .await
+            .map_err(|source| OpenError::Migrate {
+                path: path.to_owned(),
+                source,
+            })?;
         let reader = SqlitePoolOptions::new()
             .max_connections(READERS)
             .connect_with(options(path).pragma("query_only", "true"))
