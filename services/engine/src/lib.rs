@@ -7,29 +7,39 @@
 //! Needs nobody to start: what it ran before is taken up again from its own store. Without an accepted desire nothing is
 //! ever stopped. Never talks to the cloud, never opens a file of another service.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use baetyl_kit::Kit;
+use baetyl_kit::backoff::Backoff;
 use baetyl_kit::crypto::CryptoError;
+use baetyl_kit::grpc::Endpoint;
+use baetyl_kit::listen::Listen;
+use baetyl_kit::{Kit, grpc};
+use baetyl_proto::callers::Role;
+use baetyl_proto::engine::engine_service_server::EngineServiceServer;
 use tokio::sync::watch;
 
 mod act;
+mod api;
 mod app;
 pub mod archive;
 mod board;
 pub mod bodies;
 mod config;
+mod content;
 mod context;
 mod desire;
 mod events;
 mod housekeeping;
 mod instances;
+mod native;
 pub mod objects;
 pub mod ports;
 pub mod registry;
 mod report;
 pub mod resolve;
+mod shadow;
 pub mod shape;
 mod stage;
 pub mod store;
@@ -75,6 +85,46 @@ pub enum Error {
     /// The process ends.
     #[error("engine was interrupted while it started")]
     Interrupted,
+}
+
+/// Engine between the real things.
+struct Real;
+
+impl Ports for Real {
+    type Runtime = native::Native;
+    type Content = content::SyncClient;
+    type Shadow = shadow::NodeClient;
+}
+
+/// Runs engine until shutdown.
+///
+/// # Errors
+/// When its files cannot be opened or its socket cannot be bound.
+pub async fn run(config: Config, kit: Kit) -> Result<(), Error> {
+    let peer = |configured: &Option<Endpoint>, service: &str| {
+        configured.clone().unwrap_or_else(|| Endpoint::unix(kit.core_socket(service)))
+    };
+    let connect = |endpoint: &Endpoint| grpc::connect_lazy(endpoint, Role::Engine.as_str());
+    let runtime = native::Native::open(&config, &kit, kit.shutdown().clone()).await;
+    let joined = Joined::<Real> {
+        runtime: runtime.map_err(|error| Error::Runtime(error.into()))?,
+        content: content::SyncClient::new(connect(&peer(&config.peers.sync, "sync"))?),
+        shadow: shadow::NodeClient::new(connect(&peer(&config.peers.node, "node"))?),
+    };
+    let listen = config.api.listen.clone().unwrap_or_else(|| Listen::Unix(kit.core_socket("engine")));
+    let engine = begin(config, &kit, joined).await?;
+    serve(&kit, &listen, engine).await?;
+    kit.until_shutdown().await;
+    Ok(())
+}
+
+/// Serves the API.
+pub(crate) async fn serve<P: Ports>(kit: &Kit, listen: &Listen, engine: Engine<P>) -> Result<Listen, Error> {
+    let server = grpc::Server::new(kit, "engine")
+        .add_service(EngineServiceServer::new(api::Api(Arc::new(engine))))
+        .reflection(baetyl_proto::DESCRIPTORS)
+        .authorize(baetyl_callers::core());
+    Ok(server.serve(listen).await?)
 }
 
 /// What engine is joined to.
@@ -127,8 +177,7 @@ async fn open<P: Ports>(
 ) -> Result<(Arc<Context<P>>, Beginning, Queues), Error> {
     let dir = kit.state_dir()?;
     let max_unpacked = config.objects.max_unpacked.0;
-    let opened = tokio::task::spawn_blocking(move || open_files(&dir, max_unpacked));
-    let files = opened.await.map_err(|_| Error::Interrupted)??;
+    let files = open_when_free(dir, max_unpacked).await?;
     let found = joined.runtime.found().await.unwrap_or_else(|error| {
         // Unknown, not absent: records go on as they are.
         tracing::error!(%error, "what is on this machine cannot be listed");
@@ -179,6 +228,19 @@ struct Files {
     tokens: TokenIssuer,
     records: Vec<store::AppRecord>,
     accepted: Option<store::Accepted>,
+}
+
+/// An engine that ends in this process may still be writing its last record.
+async fn open_when_free(dir: PathBuf, max_unpacked: u64) -> Result<Files, Error> {
+    let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(500));
+    loop {
+        let dir = dir.clone();
+        let opened = tokio::task::spawn_blocking(move || open_files(&dir, max_unpacked));
+        match opened.await.map_err(|_| Error::Interrupted)? {
+            Err(Error::Store(error)) if error.is_in_use() && backoff.attempt() < 20 => backoff.wait().await,
+            other => return other,
+        }
+    }
 }
 
 fn open_files(dir: &Path, max_unpacked: u64) -> Result<Files, Error> {

@@ -38,8 +38,8 @@ pub(crate) async fn report<P: Ports>(
     let mut board = ctx.board.watch();
     let mut accepted = ctx.board.watch_accepted();
     let mut observed = ctx.runtime.watch();
-    let mut roller = Roller::new(ctx.store.quarantined().map(|path| path.display().to_string()));
-    let mut told: Option<NodeStatus> = None;
+    let mut roller = Roller::new(&ctx);
+    let mut told: Option<Arc<NodeStatus>> = None;
     let mut backoff = Backoff::local();
     let mut retry = false;
     loop {
@@ -124,26 +124,35 @@ pub(crate) struct Roller {
     hostname: String,
     core: ProgramInfo,
     quarantined: Option<String>,
-    apps: BTreeMap<AppName, AppStatus>,
-    conditions: Vec<Condition>,
-    last: Option<NodeStatus>,
+    /// What was rolled up last.
+    last: Arc<NodeStatus>,
 }
 
 impl Roller {
-    /// `quarantined`: where a damaged store was put.
-    pub(crate) fn new(quarantined: Option<String>) -> Self {
+    /// Goes on from what is on the board.
+    pub(crate) fn new<P: Ports>(ctx: &Context<P>) -> Self {
         Self {
             hostname: hostname(),
             core: core(),
-            quarantined,
-            apps: BTreeMap::new(),
-            conditions: Vec::new(),
-            last: None,
+            quarantined: ctx.store.quarantined().map(|path| path.display().to_string()),
+            last: ctx.board.rolled(),
         }
     }
 
-    /// Hop 8: the status of everything, now.
-    pub(crate) fn roll<P: Ports>(&mut self, ctx: &Context<P>) -> NodeStatus {
+    /// Hop 8: the status of everything, now; told in the log when it changed.
+    pub(crate) fn roll<P: Ports>(&mut self, ctx: &Context<P>) -> Arc<NodeStatus> {
+        let status = self.look(ctx);
+        if *self.last != status {
+            tracing::info!(event = "report.rolled", apps = status.apps.len(),
+                generation = status.observed.as_ref().map(|header| header.generation.get()), "the status changed");
+            self.last = Arc::new(status);
+            ctx.board.roll(Arc::clone(&self.last));
+        }
+        Arc::clone(&self.last)
+    }
+
+    /// The status of everything, now.
+    pub(crate) fn look<P: Ports>(&self, ctx: &Context<P>) -> NodeStatus {
         let observed = ctx.runtime.watch().borrow().clone();
         let now = ctx.clock.now();
         let apps: BTreeMap<_, _> = ctx
@@ -153,22 +162,14 @@ impl Roller {
             .map(|(name, view)| (name.clone(), self.app(view, &observed, now)))
             .collect();
         let header = ctx.board.accepted().map(|accepted| accepted.header);
-        self.conditions = self.node_conditions(header.as_ref(), &apps, now);
-        self.apps.clone_from(&apps);
-        let status = NodeStatus {
+        NodeStatus {
+            conditions: self.node_conditions(header.as_ref(), &apps, now),
             observed: header,
-            conditions: self.conditions.clone(),
             apps,
             core: self.core.clone(),
             run_mode: RunMode::Native,
             ..NodeStatus::default()
-        };
-        if self.last.as_ref() != Some(&status) {
-            tracing::info!(event = "report.rolled", apps = status.apps.len(),
-                generation = status.observed.as_ref().map(|header| header.generation.get()), "the status changed");
-            self.last = Some(status.clone());
         }
-        status
     }
 
     fn app(&self, view: &AppView, observed: &Observed, now: Timestamp) -> AppStatus {
@@ -180,7 +181,7 @@ impl Roller {
             deploy_type: shape.map_or("", |shape| shape.workload.as_str()),
             system: view.system,
             instances: instances.as_deref(),
-            previous: self.apps.get(view.update.app()),
+            previous: self.last.apps.get(view.update.app()),
         };
         let mut status = rollup::rollup_app(&facts, now);
         if let (None, Some(key)) = (view.update.running(), view.lost.first()) {
@@ -190,7 +191,7 @@ impl Roller {
         }
         if !view.trouble.is_empty() {
             let blocked = condition("Blocked", "CannotProceed", &view.trouble, status.observed_generation);
-            let before = self.apps.get(view.update.app()).map_or(&[][..], |before| &before.conditions);
+            let before = self.last.apps.get(view.update.app()).map_or(&[][..], |before| &before.conditions);
             status.conditions.extend(rollup::transition(before, vec![blocked], now));
         }
         status
@@ -218,12 +219,12 @@ impl Roller {
         apps: &BTreeMap<AppName, AppStatus>,
         now: Timestamp,
     ) -> Vec<Condition> {
-        let mut conditions = rollup::rollup_node(header, apps.values(), &self.conditions, now);
+        let mut conditions = rollup::rollup_node(header, apps.values(), &self.last.conditions, now);
         if let Some(path) = &self.quarantined {
             let generation = header.map(|header| header.generation).unwrap_or_default();
             let message = format!("engine's records were damaged; they are kept as {path}");
             let lost = condition("EngineStateLost", "Quarantined", &message, generation);
-            conditions.extend(rollup::transition(&self.conditions, vec![lost], now));
+            conditions.extend(rollup::transition(&self.last.conditions, vec![lost], now));
         }
         conditions
     }

@@ -94,6 +94,13 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// True while another engine has the file; one that is ending in this process still may for a moment.
+    pub fn is_in_use(&self) -> bool {
+        matches!(self, Self::Database { source, .. } if matches!(**source, redb::Error::DatabaseAlreadyOpen))
+    }
+}
+
 /// One release as engine remembers it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StoredRelease {

@@ -17,7 +17,7 @@ mod content;
 mod runtime;
 mod shadow;
 
-pub(crate) use bench::{Bench, Fakes, app, app_with};
+pub(crate) use bench::{Bench, app, app_with};
 pub(crate) use content::FakeContent;
 pub(crate) use runtime::{Behaviour, FakeRuntime};
 pub(crate) use shadow::FakeShadow;

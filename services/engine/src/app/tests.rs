@@ -170,7 +170,7 @@ async fn a_failed_version_is_not_tried_again_until_an_operator_asks() {
     bench.quiet().await;
     assert_eq!(bench.runtime.log(), Vec::<String>::new());
     bench.runtime.behave("2", Behaviour::Ready);
-    ask_restart(&bench, "shop").await.unwrap();
+    assert_eq!(ask_restart(&bench, "shop").await, Some(Ok(())));
     bench.until("shop", "Healthy 2").await;
 }
 
@@ -265,7 +265,7 @@ async fn restarting_an_application_restarts_its_instances_and_nothing_else() {
     bench.desire(1, &[&app("shop", "1"), &app("till", "1")]);
     bench.until("shop", "Healthy 1").await;
     bench.until("till", "Healthy 1").await;
-    ask_restart(&bench, "shop").await.unwrap();
+    assert_eq!(ask_restart(&bench, "shop").await, Some(Ok(())));
     assert_eq!(bench.runtime.log().last().unwrap(), "restart shop.1.web");
     eventually!(bench.shadow.app("shop").unwrap().instances["baetyl-edge.shop.1.web.1"].restarts == 1);
     assert_eq!(bench.shadow.phase("shop"), "Healthy 1");
