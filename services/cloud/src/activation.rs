@@ -190,7 +190,7 @@ fn decide(
 /// # Errors
 /// When it cannot bind.
 pub async fn serve(kit: &Kit, listen: &Listen, activator: Activator) -> Result<Listen, ActivationServeError> {
-    let tls = activator.pki.activation_tls()?;
+    let tls = activator.pki.activation_tls();
     let server = Server::new(kit, "activation")
         .tls(tls)
         .authorize(Arc::new(|_, path, _| {

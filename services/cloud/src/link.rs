@@ -1,10 +1,8 @@
 //! The link: one stream per node over mutual TLS, and what nodes fetch over it.
 //!
-//! [`serve`] puts it on a port. A node is who its certificate says (`admit`); its stream is a `session`; which desire it
-//! is sent is decided in `offer`, what it may fetch in `fetch`. The rows it all rests on come from
+//! [`serve`] puts it on a port. A node is who its certificate says (`admit`); its stream is a `session` around the
+//! state machine of [`baetyl_model::link`]; what it may fetch is decided in `fetch`. The rows it all rests on come from
 //! [`crate::desire::DesireFeed`]; what nodes say goes to [`crate::report::Reports`].
-
-use std::ops::RangeInclusive;
 
 use baetyl_kit::Kit;
 use baetyl_kit::grpc::Server;
@@ -14,7 +12,6 @@ use baetyl_proto::link::link_service_server::LinkServiceServer;
 
 mod admit;
 mod fetch;
-mod offer;
 mod registry;
 mod renew;
 mod service;
@@ -30,9 +27,6 @@ use crate::objects::Objects;
 use crate::pki::{Pki, PkiError};
 use crate::report::Reports;
 use crate::store::Store;
-
-/// Numbers of the link protocol this cloud speaks.
-pub const PROTOCOL: RangeInclusive<u32> = 1..=1;
 
 /// What this cloud can do beyond the protocol number.
 const FEATURES: [&str; 0] = [];
@@ -71,7 +65,7 @@ pub enum LinkServeError {
 /// When it cannot bind.
 pub async fn serve(kit: &Kit, listen: &Listen, deps: LinkDeps) -> Result<Listen, LinkServeError> {
     let server = Server::new(kit, "link")
-        .tls(deps.pki.link_tls()?)
+        .tls(deps.pki.link_tls())
         .authorize(admit::authorize(deps.pki.clone()))
         .reflection(baetyl_proto::DESCRIPTORS)
         .add_service(LinkServiceServer::new(service::Service(deps)));

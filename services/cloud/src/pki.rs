@@ -12,14 +12,15 @@ use std::time::Duration;
 
 use baetyl_kit::clock::Clock;
 use baetyl_kit::crypto;
+use baetyl_kit::tls::TlsError;
 use baetyl_model::Namespace;
 use jiff::{SignedDuration, Timestamp};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use rustls::ServerConfig;
-use rustls::crypto::CryptoProvider;
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use sqlx::SqliteConnection;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
@@ -27,8 +28,7 @@ mod csr;
 mod identity;
 mod issue;
 mod keys;
-mod server;
-mod verifier;
+mod tls;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -90,7 +90,7 @@ pub enum PkiError {
     Certificate(#[source] rcgen::Error),
     /// TLS refused a key or certificate.
     #[error("TLS does not accept a key or certificate of this cloud")]
-    Tls(#[source] rustls::Error),
+    Tls(#[source] TlsError),
     /// A stored key is of another kind.
     #[error("the stored key {0} is damaged; restore the database from a backup")]
     Damaged(&'static str),
@@ -145,9 +145,8 @@ struct Inner {
     node_authority: Authority,
     server_authority: Authority,
     install_key: [u8; 32],
-    server: Arc<server::ServerCertificate>,
+    listeners: tls::Listeners,
     server_until: Mutex<Validity>,
-    provider: Arc<CryptoProvider>,
     desire_keys: tokio::sync::Mutex<HashMap<Namespace, Arc<DesireKey>>>,
 }
 
@@ -187,7 +186,6 @@ impl Pki {
         hosts: &[String],
         clock: Clock,
     ) -> Result<Self, PkiError> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut tx = store
             .writer()
             .begin_with("BEGIN IMMEDIATE")
@@ -210,7 +208,10 @@ impl Pki {
         let names = ServerName::all(hosts);
         let leaf = server_leaf(&mut tx, seal, &config, &server_authority, &names, now).await?;
         tx.commit().await.doing("write the keys of the cloud")?;
-        let shown = server::certified_key(&leaf, &server_authority.certificate, &provider)?;
+        let (authority, nodes) = (&server_authority.certificate, &node_authority.certificate);
+        let grace = days(config.grace_days);
+        let listeners = tls::Listeners::new(&leaf, authority, nodes, clock.clone(), grace)
+            .map_err(PkiError::Tls)?;
         Ok(Self(Arc::new(Inner {
             store: store.clone(),
             seal: seal.clone(),
@@ -223,9 +224,8 @@ impl Pki {
                 .key
                 .try_into()
                 .map_err(|_| PkiError::Damaged(keys::INSTALL_TOKEN))?,
-            server: Arc::new(server::ServerCertificate::new(shown)),
+            listeners,
             server_until: Mutex::new(Validity::of(&leaf.certificate)?),
-            provider,
             desire_keys: tokio::sync::Mutex::default(),
         })))
     }
@@ -287,33 +287,14 @@ impl Pki {
         })
     }
 
-    /// TLS of the link: clients show a certificate of the node authority.
-    ///
-    /// # Errors
-    /// When TLS does not accept the settings.
-    pub fn link_tls(&self) -> Result<Arc<ServerConfig>, PkiError> {
-        let verifier = verifier::NodeVerifier::new(
-            self.node_authority(),
-            Arc::clone(&self.0.provider),
-            self.trust_domain(),
-            days(self.0.config.grace_days),
-            self.0.clock.clone(),
-        )?;
-        server::link_config(
-            Arc::clone(&self.0.server),
-            Arc::new(verifier),
-            Arc::clone(&self.0.provider),
-        )
-        .map(Arc::new)
+    /// TLS of the link: clients show a certificate of the node authority. Replaced at each renewal.
+    pub fn link_tls(&self) -> watch::Receiver<Arc<ServerConfig>> {
+        self.0.listeners.link()
     }
 
-    /// TLS of activation: any client.
-    ///
-    /// # Errors
-    /// When TLS does not accept the settings.
-    pub fn activation_tls(&self) -> Result<Arc<ServerConfig>, PkiError> {
-        server::activation_config(Arc::clone(&self.0.server), Arc::clone(&self.0.provider))
-            .map(Arc::new)
+    /// TLS of activation: any client. Replaced at each renewal.
+    pub fn activation_tls(&self) -> watch::Receiver<Arc<ServerConfig>> {
+        self.0.listeners.activation()
     }
 
     /// The key that signs the desires of a tenant; made at first use.
@@ -364,9 +345,10 @@ impl Pki {
             .await
             .doing("write the server certificate")?;
         keys::put(&mut connection, &inner.seal, keys::SERVER, &leaf, now).await?;
-        let shown =
-            server::certified_key(&leaf, &inner.server_authority.certificate, &inner.provider)?;
-        inner.server.swap(shown);
+        inner
+            .listeners
+            .show(&leaf, &inner.server_authority.certificate)
+            .map_err(PkiError::Tls)?;
         *inner
             .server_until
             .lock()

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use baetyl_kit::clock::Clock;
 use baetyl_model::desire::Header;
+use baetyl_model::link::Periods;
 use baetyl_model::{Epoch, Generation, Namespace, NodeStats, NodeStatus, NodeUid};
 use baetyl_proto::shadow;
 use bytes::Bytes;
@@ -50,8 +51,14 @@ pub struct ReportConfig {
 
 impl Default for ReportConfig {
     fn default() -> Self {
-        // Baetyl v2's report period is 20 s.
-        Self { heartbeat_period_ms: 20_000, stats_period_ms: 20_000, flush_seconds: 60, events_per_node: 500 }
+        let periods = Periods::default();
+        let millis = |period: Duration| u32::try_from(period.as_millis()).unwrap_or(u32::MAX);
+        Self {
+            heartbeat_period_ms: millis(periods.heartbeat),
+            stats_period_ms: millis(periods.stats),
+            flush_seconds: 60,
+            events_per_node: 500,
+        }
     }
 }
 

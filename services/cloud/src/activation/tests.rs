@@ -1,0 +1,318 @@
+//! Activation over a real port with TLS, as baetyl-init does it and as Baetyl v2's programs did.
+
+use std::time::Duration;
+
+use baetyl_kit::grpc::{Client, Connect, Endpoint, unary};
+use baetyl_kit::tls::{self, CertTime, Pin, ServerTrust, Validity};
+use baetyl_proto::activation::activate_request::Proof;
+use baetyl_proto::activation::activation_service_client::ActivationServiceClient;
+use baetyl_proto::activation::{ActivateRequest, ActivateResponse, BatchProof};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::TokioIo;
+use rcgen::KeyPair;
+use serde_json::{Value, json};
+use tonic::Code;
+
+use super::*;
+use crate::install::InstallConfig;
+use crate::pki::PeerIdentity;
+use crate::pki::testing::{Fixture, csr_der, fixture, node_key};
+
+/// Judges the server at the time of the test's clock.
+#[derive(Debug)]
+struct Time(baetyl_kit::clock::Clock);
+
+impl CertTime for Time {
+    fn judge_at(&self, _chain: Validity, _wall: i64) -> i64 {
+        self.0.now().as_second()
+    }
+}
+
+struct Setup {
+    fixture: Fixture,
+    tokens: InstallTokens,
+    links: Links,
+    addr: String,
+    _kit: Kit,
+}
+
+async fn setup() -> Setup {
+    let fixture = fixture().await;
+    let kit = Kit::for_test(fixture.dir.path());
+    let links = Links::new(kit.metrics());
+    let config = InstallConfig { token_uses: 3, ..InstallConfig::default() };
+    let tokens = InstallTokens::new(fixture.pki.clone(), fixture.store.clone(), config);
+    let addresses = vec!["https://cloud.example:9005".to_owned()];
+    let activator =
+        Activator::new(fixture.store.clone(), fixture.pki.clone(), tokens.clone(), links.clone(), addresses);
+    let addr = serve(&kit, &Listen::loopback(), activator).await.unwrap().to_string();
+    Setup { fixture, tokens, links, addr, _kit: kit }
+}
+
+impl Setup {
+    async fn token(&self, node: &str) -> String {
+        let row = self.fixture.store.node(&self.fixture.namespace, node).await.unwrap().unwrap();
+        self.tokens.install_command(&row, "", "https://x", None).await.unwrap().token
+    }
+
+    fn tls(&self, alpn: &[&str]) -> Arc<rustls::ClientConfig> {
+        let pin: Pin = self.fixture.pki.server_authority_pin().parse().unwrap();
+        let time = Arc::new(Time(self.fixture.clock.clock()));
+        tls::client_config_with(&ServerTrust::Pin(pin), None, Some(time), alpn).unwrap()
+    }
+
+    fn client(&self) -> ActivationServiceClient<Client> {
+        let endpoint: Endpoint = format!("https://{}", self.addr).parse().unwrap();
+        ActivationServiceClient::new(Connect::new(endpoint).tls(self.tls(&["h2"])).lazy().unwrap())
+    }
+
+    async fn activate(&self, token: &str, key: &KeyPair, name: &str) -> Result<ActivateResponse, Status> {
+        self.activate_der(token, csr_der(key, name, &[])).await
+    }
+
+    async fn activate_der(&self, token: &str, csr: Vec<u8>) -> Result<ActivateResponse, Status> {
+        let request = ActivateRequest {
+            proof: Some(Proof::InstallToken(token.to_owned())),
+            csr: csr.into(),
+            ..Default::default()
+        };
+        self.client().activate(unary(request)).await.map(tonic::Response::into_inner)
+    }
+
+    async fn post(&self, body: &str) -> (u16, Value) {
+        let stream = tokio::net::TcpStream::connect(&self.addr).await.unwrap();
+        let connector = tokio_rustls::TlsConnector::from(self.tls(&["http/1.1"]));
+        let stream = connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let request = http::Request::post("/v1/active")
+            .header("host", "localhost")
+            .header("content-type", "application/json")
+            .body(Full::new(bytes::Bytes::from(body.to_owned())))
+            .unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        let status = answer.status().as_u16();
+        let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+        connection.abort();
+        (status, serde_json::from_slice(&bytes).unwrap())
+    }
+
+    async fn enrolments(&self) -> Vec<i64> {
+        let query = sqlx::query_scalar("SELECT enrolments FROM node_identities");
+        query.fetch_all(self.fixture.store.reader()).await.unwrap()
+    }
+}
+
+fn pem(der: &[u8]) -> String {
+    use base64::Engine as _;
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    format!("-----BEGIN CERTIFICATE REQUEST-----\n{text}\n-----END CERTIFICATE REQUEST-----\n")
+}
+
+#[tokio::test]
+async fn a_node_gets_an_identity_for_the_key_it_made() {
+    let setup = setup().await;
+    let node = setup.fixture.add_node("edge-1").await;
+    let key = node_key();
+    let answer = setup.activate(&setup.token("edge-1").await, &key, "default.edge-1").await.unwrap();
+    assert_eq!((answer.namespace.as_str(), answer.node_name.as_str()), ("default", "edge-1"));
+    assert_eq!(answer.node_uid, node.uid.as_str());
+    assert_eq!(answer.link_addresses, ["https://cloud.example:9005"]);
+    let leaf = CertificateDer::from(answer.certificate_chain[0].to_vec());
+    let peer = PeerIdentity::from_certificate(&leaf, "baetyl.local").unwrap();
+    assert_eq!(peer.uid, node.uid);
+    let desire_key = setup.fixture.pki.desire_key(&setup.fixture.namespace).await.unwrap();
+    assert_eq!(answer.desire_keys[0].as_ref(), desire_key.public_key());
+    assert_eq!(answer.trusted_authorities[0].as_ref(), setup.fixture.pki.server_authority().as_ref());
+}
+
+#[tokio::test]
+async fn the_same_token_and_key_get_a_certificate_again() {
+    let setup = setup().await;
+    setup.fixture.add_node("edge-1").await;
+    let (token, key) = (setup.token("edge-1").await, node_key());
+    let first = setup.activate(&token, &key, "").await.unwrap();
+    let second = setup.activate(&token, &key, "").await.unwrap();
+    assert_eq!(first.node_uid, second.node_uid);
+    assert_eq!(setup.enrolments().await, [1]);
+}
+
+#[tokio::test]
+async fn the_same_token_with_another_key_is_refused_and_the_first_key_stays() {
+    let setup = setup().await;
+    setup.fixture.add_node("edge-1").await;
+    let (token, key) = (setup.token("edge-1").await, node_key());
+    setup.activate(&token, &key, "").await.unwrap();
+    let status = setup.activate(&token, &node_key(), "").await.unwrap_err();
+    assert_eq!(status.code(), Code::AlreadyExists, "{status}");
+    let body = json!({"installToken": token, "csr": pem(&csr_der(&node_key(), "", &[]))});
+    let (status, answer) = setup.post(&body.to_string()).await;
+    assert_eq!((status, answer["code"].as_str()), (409, Some("ErrResourceConflict")));
+    setup.activate(&token, &key, "").await.unwrap();
+}
+
+#[tokio::test]
+async fn of_two_keys_at_once_one_wins() {
+    let setup = setup().await;
+    setup.fixture.add_node("edge-1").await;
+    let token = setup.token("edge-1").await;
+    let (a, b) = (node_key(), node_key());
+    let (a, b) = tokio::join!(setup.activate(&token, &a, ""), setup.activate(&token, &b, ""));
+    assert_eq!(u8::from(a.is_ok()) + u8::from(b.is_ok()), 1, "{a:?} {b:?}");
+}
+
+#[tokio::test]
+async fn a_token_that_was_made_before_another_one_was_used_is_good_for_nothing() {
+    let setup = setup().await;
+    setup.fixture.add_node("edge-1").await;
+    let (used, leaked) = (setup.token("edge-1").await, setup.token("edge-1").await);
+    setup.activate(&used, &node_key(), "").await.unwrap();
+    let status = setup.activate(&leaked, &node_key(), "").await.unwrap_err();
+    assert_eq!(status.code(), Code::AlreadyExists);
+}
+
+#[tokio::test]
+async fn a_new_install_command_lets_a_machine_be_installed_anew_and_ends_the_old_key() {
+    let setup = setup().await;
+    let node = setup.fixture.add_node("edge-1").await;
+    let old = node_key();
+    setup.activate(&setup.token("edge-1").await, &old, "").await.unwrap();
+    let (_place, mut signals) = setup.links.register_for_test(&node.namespace, &node.uid);
+    setup.activate(&setup.token("edge-1").await, &node_key(), "").await.unwrap();
+    let ended = signals.try_recv().unwrap();
+    assert_eq!(ended.code(), Code::Unauthenticated);
+    assert_eq!(setup.enrolments().await, [2]);
+}
+
+#[tokio::test]
+async fn a_wrong_token_is_unauthenticated_and_leaves_no_trace() {
+    let setup = setup().await;
+    setup.fixture.add_node("edge-1").await;
+    let mut token = setup.token("edge-1").await;
+    token.replace_range(10..11, if token.as_bytes()[10] == b'A' { "B" } else { "A" });
+    for token in [token.as_str(), "rubbish", ""] {
+        let status = setup.activate(token, &node_key(), "").await.unwrap_err();
+        assert_eq!(status.code(), Code::Unauthenticated, "{status}");
+        let body = json!({"installToken": token, "csr": pem(&csr_der(&node_key(), "", &[]))});
+        let (status, answer) = setup.post(&body.to_string()).await;
+        assert_eq!((status, answer["code"].as_str()), (401, Some("ErrRequestAccessDenied")));
+        assert!(!answer["requestId"].as_str().unwrap().is_empty());
+    }
+    assert!(setup.enrolments().await.is_empty());
+}
+
+#[tokio::test]
+async fn an_expired_token_is_unauthenticated() {
+    let setup = setup().await;
+    setup.fixture.add_node("edge-1").await;
+    let token = setup.token("edge-1").await;
+    setup.fixture.clock.advance(Duration::from_secs(3600));
+    let status = setup.activate(&token, &node_key(), "").await.unwrap_err();
+    assert_eq!(status.code(), Code::Unauthenticated);
+    assert!(status.message().contains("expired"), "{status}");
+    assert!(setup.enrolments().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_token_that_was_used_too_often_is_unauthenticated() {
+    let setup = setup().await;
+    setup.fixture.add_node("edge-1").await;
+    let (token, key) = (setup.token("edge-1").await, node_key());
+    for _ in 0..3 {
+        setup.activate(&token, &key, "").await.unwrap();
+    }
+    let status = setup.activate(&token, &key, "").await.unwrap_err();
+    assert_eq!(status.code(), Code::Unauthenticated);
+    assert!(status.message().contains("too often"), "{status}");
+}
+
+#[tokio::test]
+async fn a_request_that_names_another_node_is_refused_and_does_not_use_up_the_token() {
+    let setup = setup().await;
+    setup.fixture.add_node("edge-1").await;
+    setup.fixture.add_node("edge-2").await;
+    let (token, key) = (setup.token("edge-1").await, node_key());
+    for _ in 0..5 {
+        let status = setup.activate(&token, &key, "default.edge-2").await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+        assert!(status.message().contains("default.edge-2"), "{status}");
+    }
+    assert!(setup.enrolments().await.is_empty());
+    setup.activate(&token, &key, "").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_request_is_refused() {
+    let setup = setup().await;
+    setup.fixture.add_node("edge-1").await;
+    let token = setup.token("edge-1").await;
+    let mut damaged = csr_der(&node_key(), "", &[]);
+    let last = damaged.len() - 1;
+    damaged[last] ^= 1;
+    for csr in [damaged, b"rubbish".to_vec(), Vec::new()] {
+        let status = setup.activate_der(&token, csr).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    }
+    assert!(setup.enrolments().await.is_empty());
+}
+
+#[tokio::test]
+async fn the_token_of_a_deleted_node_is_unauthenticated_also_when_its_name_lives_again() {
+    let setup = setup().await;
+    setup.fixture.add_node("edge-1").await;
+    let token = setup.token("edge-1").await;
+    setup.fixture.delete_node("edge-1").await;
+    setup.fixture.add_node_as("edge-1", "uid-reborn").await;
+    let status = setup.activate(&token, &node_key(), "").await.unwrap_err();
+    assert_eq!(status.code(), Code::Unauthenticated);
+    assert!(status.message().contains("does not exist any more"), "{status}");
+}
+
+#[tokio::test]
+async fn rest_activation_speaks_version_2_field_names_without_a_private_key() {
+    let setup = setup().await;
+    let node = setup.fixture.add_node("edge-1").await;
+    let key = node_key();
+    let body = json!({
+        "namespace": "default", "mode": "native", "penetrateData": {"a": "b"},
+        "installToken": setup.token("edge-1").await, "csr": pem(&csr_der(&key, "", &[])),
+    });
+    let (status, answer) = setup.post(&body.to_string()).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!((answer["nodeName"].as_str(), answer["namespace"].as_str()), (Some("edge-1"), Some("default")));
+    assert_eq!(answer["nodeUid"].as_str(), Some(node.uid.as_str()));
+    let certificates = |field: &str| {
+        tls::parse_certificates(field, answer["certificate"][field].as_str().unwrap().as_bytes()).unwrap()
+    };
+    assert_eq!(certificates("ca"), [setup.fixture.pki.server_authority().clone()]);
+    assert_eq!(PeerIdentity::from_certificate(&certificates("cert")[0], "baetyl.local").unwrap().uid, node.uid);
+    assert!(answer["certificate"].get("key").is_none());
+}
+
+#[tokio::test]
+async fn an_edge_that_wants_its_key_made_here_is_told_that_keys_are_made_on_the_node() {
+    let setup = setup().await;
+    setup.fixture.add_node("edge-1").await;
+    let body = json!({"installToken": setup.token("edge-1").await});
+    let (status, answer) = setup.post(&body.to_string()).await;
+    assert_eq!(status, 400);
+    assert!(answer["message"].as_str().unwrap().contains("made on the node"), "{answer}");
+}
+
+#[tokio::test]
+async fn activation_by_batch_is_refused_as_not_there_yet() {
+    let setup = setup().await;
+    let (status, _) = setup.post(&json!({"batchName": "b", "namespace": "default"}).to_string()).await;
+    assert_eq!(status, 501);
+    let request = ActivateRequest { proof: Some(Proof::Batch(BatchProof::default())), ..Default::default() };
+    let status = setup.client().activate(unary(request)).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unimplemented);
+}
+
+#[tokio::test]
+async fn a_body_that_is_no_json_or_too_long_is_refused_with_a_status_that_says_so() {
+    let setup = setup().await;
+    assert_eq!(setup.post("{").await.0, 400);
+    let long = json!({"csr": "x".repeat(70_000)}).to_string();
+    assert_eq!(setup.post(&long).await.0, 413);
+}

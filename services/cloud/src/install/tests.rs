@@ -1,4 +1,4 @@
-use jiff::SignedDuration;
+use std::time::Duration;
 
 use super::*;
 use crate::pki::testing::{Fixture, fixture};
@@ -54,9 +54,9 @@ async fn a_token_expires_after_an_hour() {
     let fixture = fixture().await;
     let node = fixture.add_node("edge-1").await;
     let (token, _) = tokens(&fixture).issue(&node, 0).unwrap();
-    fixture.clock.advance(SignedDuration::from_secs(3599));
+    fixture.clock.advance(Duration::from_secs(3599));
     assert!(tokens(&fixture).verify(&token).is_ok());
-    fixture.clock.advance(SignedDuration::from_secs(1));
+    fixture.clock.advance(Duration::from_secs(1));
     let error = tokens(&fixture).verify(&token).unwrap_err();
     assert!(matches!(error, TokenError::Expired { .. }));
     assert!(error.to_string().contains("edge-1"));

@@ -123,6 +123,17 @@ impl Links {
         (registration, Signals { end: end_signal, orders: taken })
     }
 
+    /// A stream without a node behind it: its place and the reason why it ends.
+    #[cfg(test)]
+    pub(crate) fn register_for_test(
+        &self,
+        namespace: &Namespace,
+        uid: &NodeUid,
+    ) -> (impl Drop + use<>, oneshot::Receiver<Status>) {
+        let (registration, signals) = self.register(namespace, uid);
+        (registration, signals.end)
+    }
+
     /// Ends the stream of a node, if it has one.
     pub(crate) fn end(&self, namespace: &Namespace, uid: &NodeUid, reason: &str) {
         let mut streams = self.lock();

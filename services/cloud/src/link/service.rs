@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
+use baetyl_model::link::PROTOCOL;
 use baetyl_proto::link::connect_request::Message as Up;
 use baetyl_proto::link::connect_response::Message as Down;
 use baetyl_proto::link::link_service_server::LinkService;
@@ -17,7 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::admit::{Admission, DELETED, admit, admit_node, peer_of};
 use super::session::Session;
-use super::{LinkDeps, PROTOCOL, fetch, renew};
+use super::{LinkDeps, fetch, renew};
 
 /// A node that has not said Hello by then is not going to.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -99,17 +100,15 @@ async fn first_message(inbound: &mut Streaming<ConnectRequest>) -> Result<Hello,
 
 /// The highest number both sides speak.
 fn negotiate(offered: Option<&ProtocolRange>) -> Result<u32, Status> {
-    let (own_min, own_max) = (*PROTOCOL.start(), *PROTOCOL.end());
     let offered =
         offered.ok_or_else(|| Status::invalid_argument("Hello needs the range of protocols the node speaks"))?;
-    let common = own_max.min(offered.max);
-    if offered.min > offered.max || common < own_min.max(offered.min) {
-        return Err(Status::failed_precondition(format!(
-            "the node speaks link protocols {} to {}, this cloud {own_min} to {own_max}; update the older one",
-            offered.min, offered.max
-        )));
-    }
-    Ok(common)
+    let range = baetyl_model::link::ProtocolRange { min: offered.min, max: offered.max };
+    PROTOCOL.common(range).ok_or_else(|| {
+        Status::failed_precondition(format!(
+            "the node speaks link protocols {} to {}, this cloud {} to {}; update the older one",
+            offered.min, offered.max, PROTOCOL.min, PROTOCOL.max
+        ))
+    })
 }
 
 fn removed() -> Answers<ConnectResponse> {
@@ -125,14 +124,14 @@ mod tests {
 
     #[test]
     fn both_sides_use_the_highest_protocol_they_share() {
-        let (min, max) = (*PROTOCOL.start(), *PROTOCOL.end());
+        let (min, max) = (PROTOCOL.min, PROTOCOL.max);
         assert_eq!(negotiate(Some(&ProtocolRange { min, max })).unwrap(), max);
         assert_eq!(negotiate(Some(&ProtocolRange { min: 0, max: max + 5 })).unwrap(), max);
     }
 
     #[test]
     fn without_a_common_protocol_both_ranges_are_said() {
-        let max = *PROTOCOL.end();
+        let max = PROTOCOL.max;
         for range in [
             ProtocolRange { min: max + 1, max: max + 2 },
             ProtocolRange { min: 0, max: 0 },

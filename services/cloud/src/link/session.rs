@@ -1,5 +1,8 @@
 //! One stream of one node, from Hello to its end.
 //!
+//! What to say when is decided by [`CloudLink`], the state machine of the model; this shell keeps the bytes that belong
+//! to its headers and digests, verifies what comes before the machine hears of it, and stores before it confirms.
+//!
 //! The stream *is* the session: no task and no queue of its own, so that a thousand of them cost little. It is polled
 //! while the node takes what it is sent; a node that does not read is not listened to either.
 
@@ -8,16 +11,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baetyl_kit::error::chain;
-use baetyl_model::Digest;
 use baetyl_model::desire::Header;
+use baetyl_model::link::{CloudAction, CloudInput, CloudLink, Down as Say, Periods, Refused, Up as Heard};
+use baetyl_model::{Digest, Epoch, Generation};
+use baetyl_proto::convert::time::to_wire;
 use baetyl_proto::link::connect_request::Message as Up;
 use baetyl_proto::link::connect_response::Message as Down;
 use baetyl_proto::link::{
-    Command, CommandResult, ConnectRequest, ConnectResponse, DesireAck, EventAck, Hello, HeartbeatAck, PresentDesire,
+    Command, CommandResult, ConnectRequest, ConnectResponse, DesireAck, EventAck, HeartbeatAck, Hello, PresentDesire,
     Removed, StatusAck, StatusEnvelope, Welcome,
 };
-use baetyl_proto::shadow::SignedDesire;
-use baetyl_proto::convert::time::to_wire;
+use baetyl_proto::shadow::{self, SignedDesire};
 use baetyl_proto::sign;
 use futures_util::{Stream, stream};
 use jiff::Timestamp;
@@ -26,7 +30,6 @@ use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 use super::admit::{self, DELETED};
-use super::offer::{Offer, Step};
 use super::registry::{Order, Registration, Signals};
 use super::{FEATURES, LinkDeps};
 use crate::desire::{self, DeriveError};
@@ -35,29 +38,45 @@ use crate::pki::{NodeIdentity, PeerIdentity};
 use crate::report::NotStored;
 use crate::store::{AppRow, NodeRow, Snapshot};
 
-/// How many heartbeat periods a stream may be silent before it is taken for dead.
-const SILENCE: f64 = 2.5;
-
 /// Commands of one stream whose result is waited for.
 type Pending = HashMap<String, oneshot::Sender<CommandResult>>;
+
+/// What the wanted desire is made of. Kept instead of the desire: its parts are shared with all other streams.
+struct Wanted {
+    node: Arc<NodeRow>,
+    apps: Vec<Arc<AppRow>>,
+    generation: Generation,
+}
+
+/// The message the machine is just told of: its bytes, until the machine says what becomes of them.
+enum Incoming {
+    None,
+    Status(shadow::NodeStatus),
+    Stats(shadow::NodeStats),
+    Event(shadow::Event),
+    Refusal(String),
+    Presented(Header),
+}
 
 /// An open stream.
 pub(super) struct Session {
     deps: LinkDeps,
     node: NodeIdentity,
     peer: PeerIdentity,
+    protocol: u32,
     inbound: Streaming<ConnectRequest>,
     feed: watch::Receiver<Arc<Snapshot>>,
     registration: Registration,
     signals: Signals,
-    offer: Offer,
-    /// What the last derivation was made of: a revision that changed nothing for this node costs no derivation.
-    basis: Option<(Vec<Arc<AppRow>>, Arc<NodeRow>)>,
-    status_digest: String,
-    event_sequence: u64,
+    machine: CloudLink,
+    opened: Instant,
+    epoch: Epoch,
+    wanted: Option<Wanted>,
+    status: Option<Digest>,
+    /// The last event that is stored; whether one came on this stream.
+    events: (u64, bool),
     pending: Pending,
     outbox: VecDeque<Down>,
-    silent_at: Instant,
     ended: bool,
 }
 
@@ -76,44 +95,51 @@ impl Session {
         let (registration, signals) = deps.links.register(&node.namespace, &node.uid);
         tracing::info!(namespace = %node.namespace, node = %node.name, uid = %node.uid, protocol,
             fingerprint = %peer.fingerprint, "node connected");
-        let held = hello.held.and_then(|held| Header::try_from(held).ok()).filter(|held| held.node_uid == node.uid);
+        let config = deps.reports.config();
+        let periods = Periods {
+            heartbeat: Duration::from_millis(config.heartbeat_period_ms.into()),
+            stats: Duration::from_millis(config.stats_period_ms.into()),
+            ..Periods::default()
+        };
+        let status = row.status_digest.parse().ok();
         let mut session = Self {
-            offer: Offer::new(row.epoch, held),
-            status_digest: row.status_digest,
-            event_sequence: row.event_sequence,
-            basis: None,
+            machine: CloudLink::new(periods, None, status, row.event_sequence, Duration::ZERO),
+            opened: Instant::now(),
+            epoch: row.epoch,
+            wanted: None,
+            status,
+            events: (row.event_sequence, false),
             pending: Pending::new(),
             outbox: VecDeque::new(),
-            silent_at: Instant::now(),
             ended: false,
             deps,
             node,
             peer,
+            protocol,
             inbound,
             feed,
             registration,
             signals,
         };
-        session.heard();
-        let welcome = session.welcome(protocol);
-        session.outbox.push_back(Down::Welcome(welcome));
-        session.offer_desire(true).await?;
+        session.greet(hello).await?;
         Ok(session)
     }
 
-    fn welcome(&self, protocol: u32) -> Welcome {
-        let config = self.deps.reports.config();
-        Welcome {
-            protocol,
-            features: FEATURES.iter().map(|&feature| feature.to_owned()).collect(),
-            heartbeat_period_ms: config.heartbeat_period_ms,
-            stats_period_ms: config.stats_period_ms,
-            status_digest: self.status_digest.clone(),
-            event_sequence: self.event_sequence,
-            time: Some(to_wire(self.now())),
-            namespace: self.node.namespace.to_string(),
-            node_name: self.node.name.to_string(),
+    /// Derives first: the answer to Hello may already bring a desire.
+    async fn greet(&mut self, hello: Hello) -> Result<(), Status> {
+        self.derive_wanted().await?;
+        let held = hello.held.and_then(|held| Header::try_from(held).ok());
+        let held = held.filter(|held| held.node_uid == self.node.uid);
+        let status = hello.status_digest.parse().ok();
+        self.tell(CloudInput::Received(Heard::Hello { held, status }), Incoming::None).await?;
+        if self.machine.is_in_sync()
+            && let (Some(held), Some(wanted)) = (self.machine.held().cloned(), &self.wanted)
+        {
+            // As good as an acknowledgement, whose own message may have been lost.
+            self.registration.delivered(wanted.apps.clone());
+            self.deps.reports.acknowledged(&self.node.namespace, held).await;
         }
+        Ok(())
     }
 
     /// The messages to the node, until the stream ends.
@@ -142,11 +168,10 @@ impl Session {
 
     /// Waits for one thing and does it. An error ends the stream.
     async fn step(&mut self) -> Result<(), Status> {
-        let silent_at = self.silent_at;
+        let wake = self.machine.wake_in(self.opened.elapsed()).unwrap_or_default();
         tokio::select! {
             message = self.inbound.message() => match message? {
                 Some(ConnectRequest { message: Some(message) }) => {
-                    self.heard();
                     self.deps.reports.seen(&self.node.namespace, &self.node.uid).await;
                     self.take(message).await
                 }
@@ -158,7 +183,7 @@ impl Session {
                 }
             },
             changed = self.feed.changed() => match changed {
-                Ok(()) => self.offer_desire(false).await,
+                Ok(()) => self.derive_wanted().await,
                 Err(_) => Err(Status::unavailable("the cloud is stopping or the namespace was deleted")),
             },
             status = &mut self.signals.end => {
@@ -168,185 +193,196 @@ impl Session {
                 self.send_order(order);
                 Ok(())
             }
-            () = tokio::time::sleep_until(silent_at) => {
-                Err(Status::deadline_exceeded("no heartbeat for 2.5 periods; connect again"))
-            }
+            () = tokio::time::sleep(wake) => self.tell(CloudInput::Tick, Incoming::None).await,
         }
     }
 
-    fn heard(&mut self) {
-        let heartbeat = Duration::from_millis(self.deps.reports.config().heartbeat_period_ms.into());
-        self.silent_at = Instant::now() + heartbeat.mul_f64(SILENCE);
-    }
-
     async fn take(&mut self, message: Up) -> Result<(), Status> {
-        match message {
-            Up::Hello(_) => Err(Status::invalid_argument("Hello is the first message of a stream and comes once")),
-            Up::Heartbeat(_) => self.take_heartbeat(),
-            Up::Stats(stats) => {
-                self.deps.reports.put_stats(&self.node.namespace, &self.node.uid, &stats);
-                Ok(())
+        let (heard, incoming) = match message {
+            Up::Hello(_) => {
+                return Err(Status::invalid_argument("Hello is the first message of a stream and comes once"));
             }
-            Up::Status(envelope) => self.take_status(envelope).await,
-            Up::Event(event) => self.take_event(event).await,
-            Up::DesireAck(ack) => self.take_ack(ack).await,
-            Up::Presented(signed) => self.take_presented(signed).await,
+            Up::Heartbeat(_) if self.peer.is_expired(self.now()) => return Err(admit::expired(&self.peer)),
+            Up::Heartbeat(_) => (Heard::Heartbeat, Incoming::None),
+            Up::Stats(stats) => (Heard::Stats, Incoming::Stats(stats)),
+            Up::Status(envelope) => read_status(envelope)?,
+            Up::Event(event) => self.read_event(event),
+            Up::DesireAck(ack) => read_ack(ack)?,
+            Up::Presented(signed) => return self.take_presented(signed).await,
             Up::CommandResult(result) => {
                 if let Some(answer) = self.pending.remove(&result.command_id) {
                     // Who asked may have given up.
                     let _ = answer.send(result);
                 }
-                Ok(())
+                return Ok(());
             }
-        }
-    }
-
-    fn take_heartbeat(&mut self) -> Result<(), Status> {
-        if self.peer.is_expired(self.now()) {
-            return Err(admit::expired(&self.peer));
-        }
-        self.outbox.push_back(Down::HeartbeatAck(HeartbeatAck { time: Some(to_wire(self.now())) }));
-        Ok(())
-    }
-
-    async fn take_status(&mut self, envelope: StatusEnvelope) -> Result<(), Status> {
-        let (Ok(_), Some(status)) = (envelope.digest.parse::<Digest>(), envelope.status) else {
-            return Err(Status::invalid_argument("a status needs its content and a digest, sha256:<64 hex digits>"));
         };
-        if envelope.digest != self.status_digest {
-            let stored = self.deps.reports.store_status(
-                &self.node.namespace,
-                &self.node.uid,
-                &envelope.digest,
-                status,
-            );
-            stored.await.map_err(not_stored)?;
-            self.status_digest.clone_from(&envelope.digest);
-        }
-        self.outbox.push_back(Down::StatusAck(StatusAck { digest: envelope.digest }));
-        Ok(())
+        self.tell(CloudInput::Received(heard), incoming).await
     }
 
-    async fn take_event(&mut self, event: baetyl_proto::shadow::Event) -> Result<(), Status> {
-        let sequence = event.sequence;
-        if sequence > self.event_sequence {
-            let stored = self.deps.reports.store_event(&self.node.namespace, &self.node.uid, event);
-            stored.await.map_err(not_stored)?;
-            self.event_sequence = sequence;
+    /// The stream keeps order: a hole before its first event was not made by it. Events are missing because this cloud's
+    /// state went back after it had acknowledged them; they are counted as dropped.
+    fn read_event(&mut self, mut event: shadow::Event) -> (Heard, Incoming) {
+        let (stored, begun) = self.events;
+        if !begun {
+            event.dropped = event.dropped.max(event.sequence.saturating_sub(stored.saturating_add(1)));
+            self.events.1 = true;
         }
-        self.outbox.push_back(Down::EventAck(EventAck { sequence: self.event_sequence }));
-        Ok(())
-    }
-
-    async fn take_ack(&mut self, ack: DesireAck) -> Result<(), Status> {
-        let header = ack.header.map(Header::try_from).transpose();
-        let Ok(header) = header else {
-            return Err(Status::invalid_argument("the acknowledgement names no desire"));
-        };
-        if !ack.refused.is_empty() {
-            self.offer.refused(&ack.refused);
-            let (namespace, uid) = (&self.node.namespace, &self.node.uid);
-            self.deps.reports.refused(namespace, uid, &ack.refused, &ack.message).await;
-            return self.offer_desire(true).await;
-        }
-        if let Some(header) = header
-            && self.offer.acknowledged(&header)
-        {
-            self.deps.reports.acknowledged(&self.node.namespace, header).await;
-        }
-        Ok(())
+        (Heard::Event { sequence: event.sequence, dropped: event.dropped }, Incoming::Event(event))
     }
 
     /// The answer to PresentDesire. Only our own signature counts.
     async fn take_presented(&mut self, signed: SignedDesire) -> Result<(), Status> {
-        if !self.offer.is_asking() {
-            return Ok(());
-        }
         let key = self.deps.pki.desire_key(&self.node.namespace).await.map_err(|error| unavailable(&error))?;
-        let presented = match sign::verify_desire(&[key.public_key()], Some(&self.node.uid), &signed) {
-            Ok(desire) => desire.header(),
+        let (header, genuine) = match sign::verify_desire(&[key.public_key()], Some(&self.node.uid), &signed) {
+            Ok(desire) => (desire.header(), true),
             Err(error) => {
-                self.offer.disproved();
                 let message = format!("the node claims a desire that this cloud did not sign for it: {error}");
                 self.raise("DesireNotProved", message).await?;
-                return self.offer_desire(true).await;
+                let nothing = Digest::from_sha256([0; 32]);
+                (self.header(Generation(0), nothing), false)
             }
         };
-        // The newest rows, not those of the feed: a feed that lags is not a state that went back.
-        let snapshot = self.deps.feed.current(&self.node.namespace).await.map_err(|error| unavailable(&error))?;
-        let current = self.derive(&snapshot).ok().flatten().map(|(desire, _)| desire.header());
-        let current = current.unwrap_or_else(|| Header {
-            epoch: self.offer.epoch(),
-            generation: snapshot.revision.into(),
-            ..presented.clone()
-        });
-        if let Some(epoch) = self.offer.proved(presented.clone(), &current) {
-            let (namespace, uid) = (&self.node.namespace, &self.node.uid);
-            self.deps.reports.raise_epoch(namespace, uid, epoch, &presented).await.map_err(not_stored)?;
-        }
-        self.offer_desire(true).await
+        // With the newest rows, not those of the feed: a feed that lags is not a state that went back.
+        let newest = self.deps.feed.current(&self.node.namespace).await.map_err(|error| unavailable(&error))?;
+        self.derive_at(&newest, true).await?;
+        let incoming = Incoming::Presented(header.clone());
+        self.tell(CloudInput::Received(Heard::Presented { header, genuine }), incoming).await
     }
 
-    /// Hop 2: derives the node's desire at the newest revision and sends it if the node does not have it. `always`:
-    /// also when nothing it is made of changed, because what is known about the node did.
-    async fn offer_desire(&mut self, always: bool) -> Result<(), Status> {
+    /// Derives what the node shall run at the newest revision of the feed and tells the machine if that is news.
+    async fn derive_wanted(&mut self) -> Result<(), Status> {
         let snapshot = Arc::clone(&self.feed.borrow_and_update());
+        self.derive_at(&snapshot, false).await
+    }
+
+    /// `always`: also when the content is that of the last derivation, for its generation.
+    async fn derive_at(&mut self, snapshot: &Snapshot, always: bool) -> Result<(), Status> {
         let Some(node) = snapshot.nodes.get(&self.node.uid) else {
             return self.removed().await;
         };
-        if !always && self.is_unchanged(node, &snapshot) {
+        let Some(apps) = desire::select_apps(node, snapshot) else {
+            return Ok(());
+        };
+        if !always && self.wanted.as_ref().is_some_and(|wanted| wanted.has_content(node, &apps)) {
             return Ok(());
         }
-        let (desire, apps) = match self.derive(&snapshot) {
-            Ok(Some(derived)) => derived,
-            Ok(None) => return Ok(()),
+        let wanted = Wanted { node: Arc::clone(node), apps, generation: snapshot.revision.into() };
+        match wanted.derive(self.epoch) {
+            Ok(desire) => {
+                self.wanted = Some(wanted);
+                Box::pin(self.tell(CloudInput::Wanted(desire.header()), Incoming::None)).await
+            }
             Err(error) => {
                 tracing::error!(uid = %self.node.uid, error = %chain(&error), "no desire can be derived");
-                return self.raise("DesireUnderivable", error.to_string()).await;
+                self.raise("DesireUnderivable", error.to_string()).await
             }
-        };
-        self.basis = Some((apps.clone(), Arc::clone(node)));
-        let header = desire.header();
-        if self.offer.holds(&header) && self.offer.step(&header) == Step::Nothing {
-            self.registration.delivered(apps);
-            return Ok(());
         }
-        match self.offer.step(&header) {
-            Step::Nothing => {}
-            Step::AskPresent => {
-                self.offer.asked();
-                self.outbox.push_back(Down::PresentDesire(PresentDesire {}));
-            }
-            Step::Send => {
-                let key = self.deps.pki.desire_key(&self.node.namespace).await.map_err(|error| unavailable(&error))?;
-                // Known before it is sent: the node may fetch at once.
-                self.registration.delivered(apps);
-                self.outbox.push_back(Down::Desire(desire::deliver_desire(&key, desire)));
-                self.offer.sent(header);
+    }
+
+    /// Tells the machine and does what it says, until it says nothing more.
+    async fn tell(&mut self, input: CloudInput, mut incoming: Incoming) -> Result<(), Status> {
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            let ticked = input == CloudInput::Tick;
+            for action in self.machine.next(input, self.opened.elapsed(), self.now()) {
+                match action {
+                    CloudAction::Send(message) => self.say(message).await?,
+                    CloudAction::Close { reason } if ticked => return Err(Status::deadline_exceeded(reason)),
+                    CloudAction::Close { reason } => return Err(Status::invalid_argument(reason)),
+                    action => inputs.extend(self.perform(action, &mut incoming).await?),
+                }
             }
         }
         Ok(())
     }
 
-    fn derive(
-        &self,
-        snapshot: &Snapshot,
-    ) -> Result<Option<(baetyl_model::Desire, Vec<Arc<AppRow>>)>, DeriveError> {
-        let Some(node) = snapshot.nodes.get(&self.node.uid) else { return Ok(None) };
-        let Some(apps) = desire::select_apps(node, snapshot) else { return Ok(None) };
-        let desire = desire::derive_desire(node, &apps, self.offer.epoch(), snapshot.revision.into())?;
-        Ok(Some((desire, apps)))
+    /// Stores what the machine wants stored. What it is told then.
+    async fn perform(&mut self, action: CloudAction, incoming: &mut Incoming) -> Result<Option<CloudInput>, Status> {
+        let incoming = std::mem::replace(incoming, Incoming::None);
+        let (namespace, uid) = (&self.node.namespace, &self.node.uid);
+        let reports = &self.deps.reports;
+        Ok(match (action, incoming) {
+            (CloudAction::StoreStatus(digest), Incoming::Status(status)) => {
+                if self.status != Some(digest) {
+                    let text = digest.to_string();
+                    reports.store_status(namespace, uid, &text, status).await.map_err(not_stored)?;
+                    self.status = Some(digest);
+                }
+                Some(CloudInput::StatusStored(digest))
+            }
+            (CloudAction::StoreEvent(sequence), Incoming::Event(event)) => {
+                reports.store_event(namespace, uid, event).await.map_err(not_stored)?;
+                self.events.0 = sequence;
+                Some(CloudInput::EventsStored(sequence))
+            }
+            (CloudAction::KeepStats, Incoming::Stats(stats)) => {
+                reports.put_stats(namespace, uid, &stats);
+                None
+            }
+            (CloudAction::Delivered(header), _) => {
+                reports.acknowledged(namespace, header).await;
+                None
+            }
+            (CloudAction::Refused { refused, .. }, Incoming::Refusal(message)) => {
+                reports.refused(namespace, uid, refused.as_str(), &message).await;
+                None
+            }
+            (CloudAction::RaiseEpoch { above }, Incoming::Presented(presented)) => {
+                self.epoch = above.next();
+                reports.raise_epoch(namespace, uid, self.epoch, &presented).await.map_err(not_stored)?;
+                let desire = self.wanted.as_ref().and_then(|wanted| wanted.derive(self.epoch).ok());
+                desire.map(|desire| CloudInput::Wanted(desire.header()))
+            }
+            // The machine asks only for what it was just told of.
+            _ => None,
+        })
     }
 
-    /// True when the desire at this revision has the content of the last derivation: (name, version) of its
-    /// applications determine all they reference.
-    fn is_unchanged(&self, node: &NodeRow, snapshot: &Snapshot) -> bool {
-        let Some((apps, basis)) = &self.basis else { return false };
-        let Some(now) = desire::select_apps(node, snapshot) else { return false };
-        let version = |app: &Arc<AppRow>| (app.version, app.digest);
-        basis.properties == node.properties
-            && apps.len() == now.len()
-            && apps.iter().zip(&now).all(|(a, b)| a.name == b.name && version(a) == version(b))
+    /// Puts a message of the machine on the wire.
+    async fn say(&mut self, message: Say) -> Result<(), Status> {
+        let message = match message {
+            Say::Welcome { status, events, time, .. } => Down::Welcome(self.welcome(status, events, time)),
+            Say::Desire(header) => return self.deliver(&header).await,
+            Say::StatusAck(digest) => Down::StatusAck(StatusAck { digest: digest.to_string() }),
+            Say::EventAck(sequence) => Down::EventAck(EventAck { sequence }),
+            Say::PresentDesire => Down::PresentDesire(PresentDesire {}),
+            Say::Removed => Down::Removed(Removed { reason: DELETED.to_owned() }),
+            Say::HeartbeatAck { time } => Down::HeartbeatAck(HeartbeatAck { time: time.map(to_wire) }),
+            // Commands come from operators, not from the machine.
+            Say::Command(_) => return Ok(()),
+        };
+        self.outbox.push_back(message);
+        Ok(())
+    }
+
+    /// Hop 2.
+    async fn deliver(&mut self, header: &Header) -> Result<(), Status> {
+        let desire = self.wanted.as_ref().and_then(|wanted| Some((wanted.derive(self.epoch).ok()?, &wanted.apps)));
+        let Some((desire, apps)) = desire.filter(|(desire, _)| desire.header() == *header) else {
+            // Something newer is wanted by now, and the machine is told of it.
+            return Ok(());
+        };
+        let key = self.deps.pki.desire_key(&self.node.namespace).await.map_err(|error| unavailable(&error))?;
+        // Known before it is sent: the node may fetch at once.
+        self.registration.delivered(apps.clone());
+        self.outbox.push_back(Down::Desire(desire::deliver_desire(&key, desire)));
+        Ok(())
+    }
+
+    fn welcome(&self, status: Option<Digest>, events: u64, time: Option<Timestamp>) -> Welcome {
+        let config = self.deps.reports.config();
+        Welcome {
+            protocol: self.protocol,
+            features: FEATURES.iter().map(|&feature| feature.to_owned()).collect(),
+            heartbeat_period_ms: config.heartbeat_period_ms,
+            stats_period_ms: config.stats_period_ms,
+            status_digest: status.map(|digest| digest.to_string()).unwrap_or_default(),
+            event_sequence: events,
+            time: time.map(to_wire),
+            namespace: self.node.namespace.to_string(),
+            node_name: self.node.name.to_string(),
+        }
     }
 
     /// The node is not in the namespace any more.
@@ -357,9 +393,8 @@ impl Session {
         }
         tracing::info!(namespace = %self.node.namespace, uid = %self.node.uid, "node removed");
         self.deps.reports.forget(&self.node.namespace, &self.node.uid);
-        self.outbox.push_back(Down::Removed(Removed { reason: DELETED.to_owned() }));
         self.ended = true;
-        Ok(())
+        Box::pin(self.tell(CloudInput::Deleted, Incoming::None)).await
     }
 
     fn send_order(&mut self, order: Order) {
@@ -380,8 +415,27 @@ impl Session {
         stored.await.map_err(not_stored)
     }
 
+    fn header(&self, generation: Generation, digest: Digest) -> Header {
+        Header { node_uid: self.node.uid.clone(), epoch: self.epoch, generation, digest }
+    }
+
     fn now(&self) -> Timestamp {
         self.deps.pki.clock().now()
+    }
+}
+
+impl Wanted {
+    fn derive(&self, epoch: Epoch) -> Result<baetyl_model::Desire, DeriveError> {
+        desire::derive_desire(&self.node, &self.apps, epoch, self.generation)
+    }
+
+    /// True when a desire of these rows has the same content: (name, version) of an application determine all that it
+    /// references.
+    fn has_content(&self, node: &NodeRow, apps: &[Arc<AppRow>]) -> bool {
+        let version = |app: &Arc<AppRow>| (app.version, app.digest);
+        self.node.properties == node.properties
+            && self.apps.len() == apps.len()
+            && self.apps.iter().zip(apps).all(|(a, b)| a.name == b.name && version(a) == version(b))
     }
 }
 
@@ -389,6 +443,20 @@ impl Drop for Session {
     fn drop(&mut self) {
         tracing::info!(namespace = %self.node.namespace, node = %self.node.name, "node disconnected");
     }
+}
+
+fn read_status(envelope: StatusEnvelope) -> Result<(Heard, Incoming), Status> {
+    match (envelope.digest.parse(), envelope.status) {
+        (Ok(digest), Some(status)) => Ok((Heard::Status(digest), Incoming::Status(status))),
+        _ => Err(Status::invalid_argument("a status needs its content and a digest, sha256:<64 hex digits>")),
+    }
+}
+
+fn read_ack(ack: DesireAck) -> Result<(Heard, Incoming), Status> {
+    let header = ack.header.and_then(|header| Header::try_from(header).ok());
+    let header = header.ok_or_else(|| Status::invalid_argument("the acknowledgement names no desire"))?;
+    let refused = (!ack.refused.is_empty()).then(|| Refused::from_word(&ack.refused));
+    Ok((Heard::DesireAck { header, refused }, Incoming::Refusal(ack.message)))
 }
 
 fn unavailable(error: &dyn std::error::Error) -> Status {

@@ -3,11 +3,10 @@
 //! Authoritative is the URI `spiffe://<trust domain>/ns/<namespace>/node/<uid>`. The common name is for people and for
 //! Baetyl v2's programs only.
 
-use baetyl_kit::crypto;
+use baetyl_kit::tls::{CertificateInfo, fingerprint};
 use baetyl_model::{Namespace, NodeName, NodeUid};
 use jiff::Timestamp;
-use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use rustls_pki_types::CertificateDer;
 
 /// Longest common name X.520 allows.
 const COMMON_NAME_MAX: usize = 64;
@@ -87,37 +86,26 @@ impl PeerIdentity {
     ///
     /// # Errors
     /// When the certificate names no node of this trust domain.
-    pub fn from_certificate(der: &[u8], trust_domain: &str) -> Result<Self, IdentityError> {
-        let (_, certificate) =
-            X509Certificate::from_der(der).map_err(|_| IdentityError::Malformed)?;
-        let names = certificate
-            .subject_alternative_name()
-            .map_err(|_| IdentityError::Malformed)?;
-        let mut uris = names
-            .iter()
-            .flat_map(|names| &names.value.general_names)
-            .filter_map(|name| match name {
-                GeneralName::URI(uri) => Some(*uri),
-                _ => None,
-            });
-        let (Some(uri), None) = (uris.next(), uris.next()) else {
-            return Err(IdentityError::NoUri {
-                trust_domain: trust_domain.to_owned(),
-            });
-        };
+    pub fn from_certificate(
+        certificate: &CertificateDer<'_>,
+        trust_domain: &str,
+    ) -> Result<Self, IdentityError> {
+        let info = CertificateInfo::parse(certificate).map_err(|_| IdentityError::Malformed)?;
+        let uri = info.spiffe_id().ok_or_else(|| IdentityError::NoUri {
+            trust_domain: trust_domain.to_owned(),
+        })?;
         let (namespace, uid) =
             parse_spiffe(uri, trust_domain).ok_or_else(|| IdentityError::ForeignUri {
                 uri: uri.to_owned(),
                 trust_domain: trust_domain.to_owned(),
             })?;
-        let not_after = Timestamp::from_second(certificate.validity().not_after.timestamp())
-            .map_err(|_| IdentityError::Malformed)?;
         Ok(Self {
             namespace,
             uid,
-            public_key: crypto::sha256(certificate.public_key().raw),
-            fingerprint: crypto::sha256_hex(der),
-            not_after,
+            public_key: info.spki_sha256,
+            fingerprint: fingerprint(certificate),
+            not_after: Timestamp::from_second(info.not_after)
+                .map_err(|_| IdentityError::Malformed)?,
         })
     }
 

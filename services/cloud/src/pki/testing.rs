@@ -1,56 +1,18 @@
 //! What tests of identity need: a clock that can be moved, a cloud in a temporary directory, keys and requests.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use baetyl_kit::clock::{Clock, TimeSource};
 use baetyl_model::Namespace;
-use jiff::{SignedDuration, Timestamp};
+use baetyl_testkit::ManualClock;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
 
 use super::{NodeCsr, NodeIdentity, Pki, PkiConfig};
 use crate::seal::Seal;
 use crate::store::{By, NodeRow, NodeSpec, Store, Verb};
 
-/// A wall clock that stands until it is moved; uptime moves along.
-#[derive(Clone, Debug)]
-pub(crate) struct TestClock(Arc<AtomicI64>);
-
-/// When tests begin: 2026-01-02 03:04:05.
-const BEGIN: i64 = 1_767_323_045;
-
-impl TestClock {
-    pub(crate) fn new() -> Self {
-        Self(Arc::new(AtomicI64::new(BEGIN)))
-    }
-
-    pub(crate) fn clock(&self) -> Clock {
-        Clock::from_source(Arc::new(self.clone()))
-    }
-
-    pub(crate) fn advance(&self, by: SignedDuration) {
-        self.0.fetch_add(by.as_secs(), Ordering::SeqCst);
-    }
-
-    pub(crate) fn advance_days(&self, days: i64) {
-        self.advance(SignedDuration::from_hours(24 * days));
-    }
-}
-
-impl TimeSource for TestClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_second(self.0.load(Ordering::SeqCst)).unwrap()
-    }
-
-    fn uptime(&self) -> Duration {
-        Duration::from_secs(u64::try_from(self.0.load(Ordering::SeqCst) - BEGIN + 1000).unwrap())
-    }
-}
-
 /// Store, seal and authorities in a temporary directory.
 pub(crate) struct Fixture {
-    pub(crate) clock: TestClock,
+    pub(crate) clock: ManualClock,
     pub(crate) store: Store,
     pub(crate) seal: Seal,
     pub(crate) pki: Pki,
@@ -60,7 +22,7 @@ pub(crate) struct Fixture {
 
 pub(crate) async fn fixture() -> Fixture {
     let dir = tempfile::tempdir().unwrap();
-    let clock = TestClock::new();
+    let clock = ManualClock::at("2026-01-02T03:04:05Z");
     let seal = Seal::open_dir(dir.path()).unwrap();
     let store = Store::open(&dir.path().join("cloud.db"), seal.clone())
         .await
@@ -81,31 +43,39 @@ pub(crate) async fn fixture() -> Fixture {
     }
 }
 
-pub(crate) async fn open_pki(store: &Store, seal: &Seal, clock: &TestClock) -> Pki {
+pub(crate) async fn open_pki(store: &Store, seal: &Seal, clock: &ManualClock) -> Pki {
     let hosts = ["cloud.example".to_owned()];
     Pki::open(store, seal, PkiConfig::default(), &hosts, clock.clock())
         .await
         .unwrap()
 }
 
-pub(crate) fn by(clock: &TestClock) -> By {
+pub(crate) fn by(clock: &ManualClock) -> By {
     By {
         actor: "test".into(),
         request_id: "r1".into(),
-        time: clock.now(),
+        time: clock.clock().now(),
     }
 }
 
 impl Fixture {
+    pub(crate) fn advance_days(&self, days: u64) {
+        self.clock.advance(Duration::from_secs(days * 86_400));
+    }
+
     /// Creates a node with a label `name=<name>`.
     pub(crate) async fn add_node(&self, name: &str) -> NodeIdentity {
+        self.add_node_as(name, &format!("uid-{name}")).await
+    }
+
+    pub(crate) async fn add_node_as(&self, name: &str, uid: &str) -> NodeIdentity {
         let mut row = NodeRow {
             namespace: self.namespace.clone(),
             name: name.parse().unwrap(),
-            uid: format!("uid-{name}").parse().unwrap(),
+            uid: uid.parse().unwrap(),
             version: 0.into(),
-            create_time: self.clock.now(),
-            update_time: self.clock.now(),
+            create_time: self.clock.clock().now(),
+            update_time: self.clock.clock().now(),
             labels: [("name".to_owned(), name.to_owned())].into(),
             properties: Default::default(),
             spec: NodeSpec::default(),

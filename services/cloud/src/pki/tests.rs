@@ -1,47 +1,50 @@
 //! Authorities, certificates and who completes a handshake, with real TLS over a pipe in memory.
 
+use baetyl_kit::tls::{self as kit_tls, CertTime, Identity, Pin, Roots, ServerTrust};
 use rcgen::KeyPair;
-use rustls::RootCertStore;
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName as TlsName};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::testing::{csr, csr_der, fixture, node_key, open_pki};
 use super::*;
 
+/// The client has the clock of the test, too.
 #[derive(Debug)]
 struct Time(Clock);
 
-impl rustls::time_provider::TimeProvider for Time {
-    fn current_time(&self) -> Option<UnixTime> {
-        let seconds = u64::try_from(self.0.now().as_second()).unwrap();
-        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+impl CertTime for Time {
+    fn judge_at(&self, _chain: kit_tls::Validity, _wall: i64) -> i64 {
+        self.0.now().as_second()
     }
 }
 
-/// A TLS client as sync is one, with the clock of the test.
-fn client(pki: &Pki, certificate: &CertificateDer<'static>, key: &KeyPair) -> rustls::ClientConfig {
-    let mut roots = RootCertStore::empty();
-    roots.add(pki.server_authority().clone()).unwrap();
+/// A TLS client as sync is one.
+fn client(pki: &Pki, certificate: &CertificateDer<'static>, key: &KeyPair) -> Arc<rustls::ClientConfig> {
+    let trust = ServerTrust::Roots(Roots::new(&[pki.server_authority().clone()]).unwrap());
+    client_trusting(pki, &trust, certificate, key)
+}
+
+fn client_trusting(
+    pki: &Pki,
+    trust: &ServerTrust,
+    certificate: &CertificateDer<'static>,
+    key: &KeyPair,
+) -> Arc<rustls::ClientConfig> {
     let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    rustls::ClientConfig::builder_with_details(provider, Arc::new(Time(pki.clock().clone())))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(vec![certificate.clone()], key)
-        .unwrap()
+    let identity = Identity::new(vec![certificate.clone()], key);
+    kit_tls::client_config(trust, Some(identity), Some(Arc::new(Time(pki.clock().clone())))).unwrap()
 }
 
 /// Runs one handshake; what the server says about it, and the certificate the client saw.
 async fn handshake(
     server: Arc<ServerConfig>,
-    client: rustls::ClientConfig,
+    client: Arc<rustls::ClientConfig>,
     name: &'static str,
 ) -> Result<CertificateDer<'static>, String> {
     let (near, far) = tokio::io::duplex(16 * 1024);
     let accept = TlsAcceptor::from(server).accept(far);
     let connect =
-        TlsConnector::from(Arc::new(client)).connect(ServerName::try_from(name).unwrap(), near);
+        TlsConnector::from(client).connect(TlsName::try_from(name).unwrap(), near);
     let (accepted, connected) = tokio::join!(accept, connect);
     accepted.map_err(|error| error.to_string())?;
     let connected = connected.map_err(|error| error.to_string())?;
@@ -153,14 +156,27 @@ async fn a_node_completes_the_handshake_and_sees_a_certificate_for_the_public_ho
         .unwrap();
     for name in ["cloud.example", "localhost", "127.0.0.1", "::1"] {
         let client = client(&fixture.pki, &issued.certificate, &key);
-        handshake(fixture.pki.link_tls().unwrap(), client, name)
+        handshake(fixture.pki.link_tls().borrow().clone(), client, name)
             .await
             .unwrap();
     }
     let client = client(&fixture.pki, &issued.certificate, &key);
-    handshake(fixture.pki.link_tls().unwrap(), client, "evil.example")
+    handshake(fixture.pki.link_tls().borrow().clone(), client, "evil.example")
         .await
         .unwrap_err();
+}
+
+#[tokio::test]
+async fn a_client_that_knows_only_the_pin_of_the_install_command_verifies_the_server() {
+    let (fixture, foreign) = (fixture().await, fixture().await);
+    let (node, key) = (fixture.add_node("edge-1").await, node_key());
+    let issued = fixture.pki.issue_node_certificate(&csr(&key), &node).unwrap();
+    for (pki, verified) in [(&fixture.pki, true), (&foreign.pki, false)] {
+        let pin: Pin = pki.server_authority_pin().parse().unwrap();
+        let client = client_trusting(&fixture.pki, &ServerTrust::Pin(pin), &issued.certificate, &key);
+        let done = handshake(fixture.pki.link_tls().borrow().clone(), client, "localhost").await;
+        assert_eq!(done.is_ok(), verified, "{done:?}");
+    }
 }
 
 #[tokio::test]
@@ -172,7 +188,7 @@ async fn a_certificate_of_another_authority_fails_the_handshake() {
         .issue_node_certificate(&csr(&key), &node)
         .unwrap();
     let client = client(&fixture.pki, &issued.certificate, &key);
-    let error = handshake(fixture.pki.link_tls().unwrap(), client, "localhost")
+    let error = handshake(fixture.pki.link_tls().borrow().clone(), client, "localhost")
         .await
         .unwrap_err();
     assert!(error.contains("UnknownIssuer"), "{error}");
@@ -191,7 +207,7 @@ async fn a_self_signed_certificate_with_the_names_of_a_node_fails_the_handshake(
     )];
     let certificate = params.self_signed(&key).unwrap();
     let client = client(&fixture.pki, certificate.der(), &key);
-    handshake(fixture.pki.link_tls().unwrap(), client, "localhost")
+    handshake(fixture.pki.link_tls().borrow().clone(), client, "localhost")
         .await
         .unwrap_err();
 }
@@ -206,10 +222,10 @@ async fn an_expired_certificate_completes_the_handshake_within_the_grace_and_fai
         .unwrap();
     // 90 days of life and 400 of grace.
     for (days, completes) in [(0, true), (91, true), (398, true), (2, false)] {
-        fixture.clock.advance_days(days);
+        fixture.advance_days(days);
         fixture.pki.renew_server_certificate().await.unwrap();
         let client = client(&fixture.pki, &issued.certificate, &key);
-        let done = handshake(fixture.pki.link_tls().unwrap(), client, "localhost").await;
+        let done = handshake(fixture.pki.link_tls().borrow().clone(), client, "localhost").await;
         assert_eq!(done.is_ok(), completes, "after {days} more days: {done:?}");
     }
 }
@@ -222,18 +238,18 @@ async fn the_server_certificate_is_renewed_at_two_thirds_of_its_life_and_shown_a
         .pki
         .issue_node_certificate(&csr(&key), &node)
         .unwrap();
-    let tls = fixture.pki.link_tls().unwrap();
+    let tls = fixture.pki.link_tls();
     let shown = async || {
         let client = client(&fixture.pki, &issued.certificate, &key);
-        handshake(Arc::clone(&tls), client, "localhost")
+        handshake(tls.borrow().clone(), client, "localhost")
             .await
             .unwrap()
     };
     let first = shown().await;
-    fixture.clock.advance_days(59);
+    fixture.advance_days(59);
     assert!(!fixture.pki.renew_server_certificate().await.unwrap());
     assert_eq!(shown().await, first);
-    fixture.clock.advance_days(2);
+    fixture.advance_days(2);
     assert!(fixture.pki.renew_server_certificate().await.unwrap());
     assert_ne!(shown().await, first);
     assert!(!fixture.pki.renew_server_certificate().await.unwrap());
@@ -259,7 +275,7 @@ async fn a_new_public_host_gets_a_new_server_certificate_from_the_same_authority
     let issued = again.issue_node_certificate(&csr(&key), &node).unwrap();
     for name in ["192.0.2.7", "other.example"] {
         let client = client(&again, &issued.certificate, &key);
-        handshake(again.link_tls().unwrap(), client, name)
+        handshake(again.link_tls().borrow().clone(), client, name)
             .await
             .unwrap();
     }
