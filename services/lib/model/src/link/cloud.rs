@@ -148,7 +148,11 @@ impl CloudLink {
                 Vec::new()
             }
         };
-        if self.greeted && !self.ended {
+        // A raised epoch is answered with what is wanted then; until that, everything sent would be refused.
+        let raised = actions
+            .iter()
+            .any(|action| matches!(action, CloudAction::RaiseEpoch { .. }));
+        if self.greeted && !self.ended && !raised {
             actions.extend(self.deliver(now));
         }
         actions
