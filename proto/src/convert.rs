@@ -15,6 +15,8 @@ mod stats;
 pub use desire::{properties_from_wire, properties_to_wire};
 
 #[cfg(test)]
+mod any;
+#[cfg(test)]
 mod tests;
 
 /// A message that is not what its contract says.

@@ -59,8 +59,14 @@ pub enum EdgeInput {
 pub enum EdgeAction {
     /// Send this.
     Send(Up),
-    /// Send the event with this number from the outbox.
-    SendEvent(u64),
+    /// Send an event from the outbox. A number that is not in it (it was full, the event was dropped) is skipped.
+    SendEvent {
+        /// Its number.
+        sequence: u64,
+        /// The last event the cloud has, as far as is known. What is missing between it, or the event before this one
+        /// in the outbox, and this one was dropped: that many go into the event's `dropped`.
+        stored: u64,
+    },
     /// Send the signed desire the node holds, if it holds one.
     Present,
     /// Hand the desire that just came to the node; answer with `Held` or `Refused`.
@@ -95,6 +101,8 @@ pub struct EdgeLink {
     status_sent: Option<Duration>,
     /// Events: acknowledged ≤ sent ≤ queued.
     acked: u64,
+    /// The last event the cloud has. Less than `acked` when its database was put back.
+    stored: u64,
     sent: u64,
     queued: u64,
     events_sent: Duration,
@@ -117,6 +125,7 @@ impl EdgeLink {
             acked_status: None,
             status_sent: None,
             acked: events.0,
+            stored: events.0,
             sent: events.0,
             queued: events.1,
             events_sent: Duration::ZERO,
@@ -185,7 +194,7 @@ impl EdgeLink {
         }
         if actions
             .iter()
-            .any(|action| matches!(action, EdgeAction::Send(_) | EdgeAction::SendEvent(_)))
+            .any(|action| matches!(action, EdgeAction::Send(_) | EdgeAction::SendEvent { .. }))
         {
             self.last_sent = now;
         }
@@ -251,7 +260,7 @@ impl EdgeLink {
                 status,
                 events,
                 time,
-            } => self.welcome(periods, status, events, time, now),
+            } => self.welcome(periods, status, events, time),
             Down::Desire(header) => vec![EdgeAction::Offer(header)],
             Down::StatusAck(digest) => {
                 self.acked_status = Some(digest);
@@ -275,7 +284,6 @@ impl EdgeLink {
         status: Option<Digest>,
         events: u64,
         time: Option<Timestamp>,
-        now: Duration,
     ) -> Vec<EdgeAction> {
         if self.phase == EdgePhase::Online {
             return Vec::new();
@@ -284,6 +292,7 @@ impl EdgeLink {
         self.periods = periods;
         self.acked_status = status;
         self.last_stats = None;
+        self.stored = events;
         let time = time.map(EdgeAction::CloudTime);
         let events = if events > self.queued {
             // The numbers of this outbox are behind what the cloud has: it was emptied. Nothing is sent until it is
@@ -299,6 +308,7 @@ impl EdgeLink {
     }
 
     fn events_stored(&mut self, sequence: u64) -> Vec<EdgeAction> {
+        self.stored = self.stored.max(sequence);
         if sequence <= self.acked || sequence > self.queued {
             return Vec::new();
         }
@@ -353,7 +363,10 @@ impl EdgeLink {
         while self.sent < self.queued && self.sent < self.acked + WINDOW {
             self.sent += 1;
             self.events_sent = now;
-            actions.push(EdgeAction::SendEvent(self.sent));
+            actions.push(EdgeAction::SendEvent {
+                sequence: self.sent,
+                stored: self.stored,
+            });
         }
         if self
             .last_stats
@@ -364,7 +377,7 @@ impl EdgeLink {
         }
         let sent = actions
             .iter()
-            .any(|action| matches!(action, EdgeAction::Send(_) | EdgeAction::SendEvent(_)));
+            .any(|action| matches!(action, EdgeAction::Send(_) | EdgeAction::SendEvent { .. }));
         if !sent && now.saturating_sub(self.last_sent) >= self.periods.heartbeat {
             actions.push(EdgeAction::Send(Up::Heartbeat));
         }

@@ -54,6 +54,10 @@ fn tell(cloud: &mut CloudLink, input: CloudInput) -> Vec<CloudAction> {
     cloud.next(input, Duration::ZERO, time())
 }
 
+fn event(sequence: u64, stored: u64) -> EdgeAction {
+    EdgeAction::SendEvent { sequence, stored }
+}
+
 fn send(message: Down) -> CloudAction {
     CloudAction::Send(message)
 }
@@ -86,7 +90,7 @@ fn an_edge_greets_with_what_it_holds_and_reports_what_the_cloud_lacks() {
             EdgeAction::CloudTime(time()),
             EdgeAction::DropEvents(3),
             EdgeAction::Send(Up::Status(digest(1))),
-            EdgeAction::SendEvent(4),
+            event(4, 3),
             EdgeAction::Send(Up::Stats),
         ]
     );
@@ -202,10 +206,18 @@ fn an_outbox_that_was_emptied_numbers_on_from_where_the_cloud_is() {
     assert!(
         !actions
             .iter()
-            .any(|action| matches!(action, EdgeAction::SendEvent(_)))
+            .any(|action| matches!(action, EdgeAction::SendEvent { .. }))
     );
     let sent = edge.next(EdgeInput::Queued(42), SECOND);
-    assert_eq!(sent, [EdgeAction::SendEvent(41), EdgeAction::SendEvent(42)]);
+    assert_eq!(sent, [event(41, 40), event(42, 40)]);
+}
+
+#[test]
+fn a_cloud_that_was_put_back_is_told_what_is_gone() {
+    let mut edge = EdgeLink::new(None, None, (5, 6));
+    edge.next(EdgeInput::Connected, SECOND);
+    let actions = edge.next(welcome(None, 3), SECOND);
+    assert!(actions.contains(&event(6, 3)), "{actions:?}");
 }
 
 #[test]
@@ -216,7 +228,9 @@ fn only_so_many_events_are_under_way() {
     assert_eq!(next[0], EdgeAction::DropEvents(10));
     assert_eq!(
         next[1..],
-        (65..=74).map(EdgeAction::SendEvent).collect::<Vec<_>>()[..]
+        (65..=74)
+            .map(|sequence| event(sequence, 10))
+            .collect::<Vec<_>>()[..]
     );
 }
 

@@ -5,6 +5,19 @@ use crate::desire::Header;
 use crate::name::{AppName, Epoch, Generation, NodeUid, Version};
 use crate::report::{DiskStats, FailedVersion, NetworkStats, Phase, ProgramInfo, RunStatus, Truth};
 
+fn machine() -> NodeInfo {
+    NodeInfo {
+        hostname: "h1".into(),
+        address: "10.0.0.2".into(),
+        arch: "amd64".into(),
+        os: "linux".into(),
+        kernel_version: "6".into(),
+        role: "master".into(),
+        system_uuid: "u".into(),
+        ..NodeInfo::default()
+    }
+}
+
 fn status() -> NodeStatus {
     let instance = InstanceStatus {
         name: "baetyl-edge.app1.77.svc1.1".into(),
@@ -37,16 +50,6 @@ fn status() -> NodeStatus {
         system: true,
         ..AppStatus::unknown(AppName::new("baetyl-core-x").unwrap())
     };
-    let info = NodeInfo {
-        hostname: "h1".into(),
-        address: "10.0.0.2".into(),
-        arch: "amd64".into(),
-        os: "linux".into(),
-        kernel_version: "6".into(),
-        role: "master".into(),
-        system_uuid: "u".into(),
-        ..NodeInfo::default()
-    };
     NodeStatus {
         observed: Some(Header {
             node_uid: NodeUid::new("u1").unwrap(),
@@ -60,7 +63,7 @@ fn status() -> NodeStatus {
             ..Condition::default()
         }],
         apps: [(app.name.clone(), app), (system.name.clone(), system)].into(),
-        nodes: [("h1".to_owned(), info)].into(),
+        nodes: [("h1".to_owned(), machine())].into(),
         core: ProgramInfo {
             version: "0.1.0".into(),
             ..ProgramInfo::default()

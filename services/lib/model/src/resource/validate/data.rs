@@ -6,6 +6,9 @@ use super::{FieldError, Findings, Rules, unique};
 use crate::desire::Unpack;
 use crate::name::{ConfigKey, ResourceName};
 
+#[cfg(test)]
+mod tests;
+
 /// All mistakes of a configuration.
 pub fn validate_configuration(view: &ConfigurationView, rules: &Rules) -> Vec<FieldError> {
     let mut found = Vec::new();
