@@ -50,10 +50,14 @@ impl Cgroups {
                 Ok(()) => Self::V2(dir.clone()),
                 Err(error) => Self::Absent(format!("{} cannot be used: {error}", dir.display())),
             },
-            CgroupMode::DelegatedV1 { memory, cpu } => Self::V1 { memory: usable(memory), cpu: usable(cpu) },
+            CgroupMode::DelegatedV1 { memory, cpu } => Self::V1 {
+                memory: usable(memory),
+                cpu: usable(cpu),
+            },
             CgroupMode::Auto => {
                 let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-                let machine = Machine::parse(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"));
+                let machine =
+                    Machine::parse(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"));
                 Self::on(&machine, tag, std::process::id())
             }
         }
@@ -68,7 +72,10 @@ impl Cgroups {
         let beside = |own: &Option<PathBuf>| usable(&own.as_ref()?.join(tag));
         let (memory, cpu) = (beside(&machine.memory), beside(&machine.cpu));
         if memory.is_none() && cpu.is_none() {
-            return Self::Absent("no cgroup can be made: it needs root, or a delegated cgroup (Delegate=yes)".to_owned());
+            return Self::Absent(
+                "no cgroup can be made: it needs root, or a delegated cgroup (Delegate=yes)"
+                    .to_owned(),
+            );
         }
         Self::V1 { memory, cpu }
     }
@@ -82,7 +89,12 @@ impl Cgroups {
             Self::V2(base) => {
                 let dir = base.join(&name);
                 let memory = ("memory.max", limits.memory.map(|bytes| bytes.to_string()));
-                let cpu = ("cpu.max", limits.cpu_millis.map(|millis| format!("{} {PERIOD_US}", quota(millis))));
+                let cpu = (
+                    "cpu.max",
+                    limits
+                        .cpu_millis
+                        .map(|millis| format!("{} {PERIOD_US}", quota(millis))),
+                );
                 group.add(&dir, [memory, cpu]);
             }
             Self::V1 { memory, cpu } => {
@@ -97,7 +109,13 @@ impl Cgroups {
 }
 
 impl Group {
-    fn add_v1(&mut self, controller: &str, base: &Option<PathBuf>, name: &str, limit: (&str, Option<String>)) {
+    fn add_v1(
+        &mut self,
+        controller: &str,
+        base: &Option<PathBuf>,
+        name: &str,
+        limit: (&str, Option<String>),
+    ) {
         match base {
             _ if limit.1.is_none() => {}
             Some(base) => self.add(&base.join(name), [limit]),
@@ -113,7 +131,10 @@ impl Group {
             if let Some(value) = value
                 && let Err(error) = fs::write(dir.join(file), value)
             {
-                self.miss(&format!("{} cannot be set: {error}", dir.join(file).display()));
+                self.miss(&format!(
+                    "{} cannot be set: {error}",
+                    dir.join(file).display()
+                ));
             }
         }
         self.enter.push(dir.join("cgroup.procs"));
@@ -135,7 +156,8 @@ fn quota(millis: u64) -> u64 {
 pub(crate) fn oom_kills(enter: &[PathBuf]) -> u64 {
     let count = |dir: &Path, file: &str| {
         let text = fs::read_to_string(dir.join(file)).ok()?;
-        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse::<u64>().ok())
+        text.lines()
+            .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse::<u64>().ok())
     };
     enter
         .iter()
@@ -172,10 +194,16 @@ impl Machine {
     fn parse(mountinfo: &str, cgroup: &str) -> Self {
         let mut machine = Self::default();
         for line in mountinfo.lines() {
-            let Some((left, right)) = line.split_once(" - ") else { continue };
+            let Some((left, right)) = line.split_once(" - ") else {
+                continue;
+            };
             let left: Vec<&str> = left.split(' ').collect();
             let right: Vec<&str> = right.split(' ').collect();
-            let ([_, _, _, root, point, ..], [kind, _, options]) = (left.as_slice(), right.as_slice()) else { continue };
+            let ([_, _, _, root, point, ..], [kind, _, options]) =
+                (left.as_slice(), right.as_slice())
+            else {
+                continue;
+            };
             let has = |controller: &str| options.split(',').any(|option| option == controller);
             let own = |controller: &str| own_dir(cgroup, controller, root, point);
             match *kind {
@@ -194,10 +222,16 @@ fn own_dir(cgroup: &str, controller: &str, root: &str, point: &str) -> Option<Pa
     let path = cgroup.lines().find_map(|line| {
         let (_, rest) = line.split_once(':')?;
         let (controllers, path) = rest.split_once(':')?;
-        controllers.split(',').any(|name| name == controller).then_some(path)
+        controllers
+            .split(',')
+            .any(|name| name == controller)
+            .then_some(path)
     })?;
     let path = Path::new(path);
-    let beneath = path.strip_prefix(root).or_else(|_| path.strip_prefix("/")).ok()?;
+    let beneath = path
+        .strip_prefix(root)
+        .or_else(|_| path.strip_prefix("/"))
+        .ok()?;
     Some(Path::new(point).join(beneath))
 }
 
@@ -206,7 +240,8 @@ fn v2_base(mount: &Path, own: &Path, tag: &str, own_pid: u32) -> Option<PathBuf>
     if own != mount && has_controllers(own) && alone_in(own, own_pid) {
         // A group with limits for its children may hold no process itself: we move to a leaf.
         let core = own.join("baetyl-core");
-        let moved = fs::create_dir_all(&core).and_then(|()| fs::write(core.join("cgroup.procs"), own_pid.to_string()));
+        let moved = fs::create_dir_all(&core)
+            .and_then(|()| fs::write(core.join("cgroup.procs"), own_pid.to_string()));
         if moved.and_then(|()| enable(own)).is_ok() {
             return usable(&own.join(tag)).filter(|base| enable(base).is_ok());
         }
@@ -224,7 +259,8 @@ fn has_controllers(dir: &Path) -> bool {
 }
 
 fn alone_in(dir: &Path, own_pid: u32) -> bool {
-    fs::read_to_string(dir.join("cgroup.procs")).is_ok_and(|text| text.lines().all(|line| line == own_pid.to_string()))
+    fs::read_to_string(dir.join("cgroup.procs"))
+        .is_ok_and(|text| text.lines().all(|line| line == own_pid.to_string()))
 }
 
 /// Gives the children of a version 2 group the controllers.

@@ -92,7 +92,11 @@ pub struct LogLimits {
 impl Default for LogLimits {
     fn default() -> Self {
         // 3 files of 10 MiB: an instance that logs without end costs 30 MiB, as Kubernetes' default does per container.
-        Self { max_bytes: 10 << 20, keep: 2, check_every: Duration::from_secs(5) }
+        Self {
+            max_bytes: 10 << 20,
+            keep: 2,
+            check_every: Duration::from_secs(5),
+        }
     }
 }
 

@@ -29,7 +29,9 @@ const ROUNDS: usize = 50;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EndError {
     /// They were killed and are still there.
-    #[error("processes {0:?} were killed and do not end; they hang in the kernel (look at their state with ps)")]
+    #[error(
+        "processes {0:?} were killed and do not end; they hang in the kernel (look at their state with ps)"
+    )]
     Stuck(Vec<u32>),
     /// `/proc` or a pidfd cannot be used.
     #[error("cannot see or signal processes: {0}")]
@@ -61,17 +63,23 @@ pub(crate) async fn kill_shim(shim: &Process) -> Result<(), EndError> {
 }
 
 /// Kills every process of an instance whose shim is gone. Returns when none is left, with the number that were killed.
-pub(crate) async fn end_leftovers(instance_dir: &Path, run: Option<&RunFile>) -> Result<usize, EndError> {
+pub(crate) async fn end_leftovers(
+    instance_dir: &Path,
+    run: Option<&RunFile>,
+) -> Result<usize, EndError> {
     let boot_id = proc::boot_id()?;
     let run = run.filter(|run| run.boot_id == boot_id);
     let mut killed = 0;
     for _ in 0..ROUNDS {
-        let found = leftovers(instance_dir, run)?;
+        let found = look_for_leftovers(instance_dir, run).await?;
         if found.is_empty() {
             return Ok(killed);
         }
         let mut stuck = Vec::new();
-        let open: Vec<Process> = found.into_iter().filter_map(|ident| Process::open(ident).transpose()).collect::<Result<_, _>>()?;
+        let open: Vec<Process> = found
+            .into_iter()
+            .filter_map(|ident| Process::open(ident).transpose())
+            .collect::<Result<_, _>>()?;
         for process in &open {
             process.signal(Signal::KILL)?;
         }
@@ -86,8 +94,25 @@ pub(crate) async fn end_leftovers(instance_dir: &Path, run: Option<&RunFile>) ->
         }
         killed += open.len();
     }
-    let left = leftovers(instance_dir, run)?;
-    if left.is_empty() { Ok(killed) } else { Err(EndError::Stuck(left.iter().map(|ident| ident.pid).collect())) }
+    let left = look_for_leftovers(instance_dir, run).await?;
+    if left.is_empty() {
+        Ok(killed)
+    } else {
+        Err(EndError::Stuck(
+            left.iter().map(|ident| ident.pid).collect(),
+        ))
+    }
+}
+
+/// All of `/proc` is read: not on a thread that others wait for.
+async fn look_for_leftovers(
+    instance_dir: &Path,
+    run: Option<&RunFile>,
+) -> io::Result<Vec<ProcessIdent>> {
+    let (instance_dir, run) = (instance_dir.to_owned(), run.cloned());
+    tokio::task::spawn_blocking(move || leftovers(&instance_dir, run.as_ref()))
+        .await
+        .map_err(io::Error::other)?
 }
 
 /// Processes of an instance without a shim. One is ours when it was started with our mark; or when it is in the session
@@ -106,7 +131,10 @@ fn leftovers(instance_dir: &Path, run: Option<&RunFile>) -> io::Result<Vec<Proce
         let in_session = sure && run.is_some_and(|run| stat.session == run.shim.pid);
         let in_group = sure && app.is_some_and(|app| stat.group == app.pid);
         if in_session || in_group || proc::has_env(pid, MARK, instance_dir.as_os_str().as_bytes()) {
-            found.push(ProcessIdent { pid, start_ticks: stat.start_ticks });
+            found.push(ProcessIdent {
+                pid,
+                start_ticks: stat.start_ticks,
+            });
         }
     }
     Ok(found)
@@ -114,7 +142,9 @@ fn leftovers(instance_dir: &Path, run: Option<&RunFile>) -> io::Result<Vec<Proce
 
 /// The shim of the recorded run, when it lives.
 pub(crate) fn living_shim(state: &StateDir) -> io::Result<Option<(RunFile, Process)>> {
-    let Some(run) = state.run() else { return Ok(None) };
+    let Some(run) = state.run() else {
+        return Ok(None);
+    };
     if run.boot_id != proc::boot_id()? {
         return Ok(None);
     }
@@ -122,13 +152,21 @@ pub(crate) fn living_shim(state: &StateDir) -> io::Result<Option<(RunFile, Proce
 }
 
 /// Ends whatever of an instance runs, supervised or not.
-pub(crate) async fn end_instance(state: &StateDir, instance_dir: &Path, grace: Duration) -> Result<(), EndError> {
-    if let Some((run, shim)) = living_shim(state)? {
+pub(crate) async fn end_instance(
+    state: &StateDir,
+    instance_dir: &Path,
+    grace: Duration,
+) -> Result<(), EndError> {
+    if let Some((_, shim)) = living_shim(state)? {
         end_shim(&shim, grace).await?;
-        if state.exit_of(&run.run_id()).is_some() {
-            // Written when no child was left, and a subreaper's children are all there are.
-            return Ok(());
-        }
     }
-    end_leftovers(instance_dir, state.run().as_ref()).await.map(|_| ())
+    let run = state.run();
+    if run
+        .as_ref()
+        .is_some_and(|run| state.exit_of(&run.run_id()).is_some())
+    {
+        // Written when no child was left, and a subreaper's children are all there are.
+        return Ok(());
+    }
+    end_leftovers(instance_dir, run.as_ref()).await.map(|_| ())
 }

@@ -67,7 +67,11 @@ struct Group(Option<Pid>);
 
 impl Group {
     fn of(child: &Child) -> Self {
-        Self(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)))
+        Self(
+            child
+                .id()
+                .and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)),
+        )
     }
 
     fn end(&mut self) {
@@ -85,9 +89,15 @@ impl Drop for Group {
 
 impl Environment {
     fn command(&self, words: &[String]) -> Result<Command, ExecError> {
-        let [program, args @ ..] = words else { return Err(ExecError::Empty) };
+        let [program, args @ ..] = words else {
+            return Err(ExecError::Empty);
+        };
         let mut command = Command::new(program);
-        command.args(args).env_clear().envs(self.env.iter().map(|(name, value)| (name, value))).current_dir(&self.cwd);
+        command
+            .args(args)
+            .env_clear()
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .current_dir(&self.cwd);
         command.process_group(0).kill_on_drop(true);
         if let Some(user) = self.user {
             command.uid(user.uid).gid(user.gid);
@@ -98,7 +108,10 @@ impl Environment {
     /// Starts a command with pipes.
     pub(crate) fn session(&self, words: &[String]) -> Result<ExecSession, ExecError> {
         let mut command = self.command(words)?;
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = spawn(&mut command, words)?;
         Ok(ExecSession {
             stdin: child.stdin.take(),
@@ -112,13 +125,22 @@ impl Environment {
     /// Runs a command without input and output. Dropping the future kills it.
     pub(crate) async fn run_quietly(&self, words: &[String]) -> Result<ExitStatus, ExecError> {
         let mut command = self.command(words)?;
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let mut child = spawn(&mut command, words)?;
         let _group = Group::of(&child);
-        child.wait().await.map_err(|source| ExecError::Start { command: words.join(" "), source })
+        child.wait().await.map_err(|source| ExecError::Start {
+            command: words.join(" "),
+            source,
+        })
     }
 }
 
 fn spawn(command: &mut Command, words: &[String]) -> Result<Child, ExecError> {
-    command.spawn().map_err(|source| ExecError::Start { command: words.first().cloned().unwrap_or_default(), source })
+    command.spawn().map_err(|source| ExecError::Start {
+        command: words.first().cloned().unwrap_or_default(),
+        source,
+    })
 }

@@ -18,8 +18,8 @@ use crate::status::{InstanceStatus, LastExit, Phase, Reason, RunEnd, Warning};
 
 mod begin;
 
-pub(crate) use begin::recorded_cgroups;
 use begin::Found;
+pub(crate) use begin::recorded_cgroups;
 
 /// What an instance is told.
 #[derive(Debug, Clone, Copy)]
@@ -99,7 +99,16 @@ impl Instance {
             ports: spec.ports.clone(),
             warnings: Vec::new(),
         };
-        Self { shared, id, spec, policy, state, history, status, orders }
+        Self {
+            shared,
+            id,
+            spec,
+            policy,
+            state,
+            history,
+            status,
+            orders,
+        }
     }
 
     /// How often it failed so far, over all runtimes.
@@ -131,7 +140,10 @@ impl Instance {
                     Ended::Stopped(result) => return self.stopped(result),
                     Ended::Run(why) => {
                         let exit = self.collect(&running.run, why).await;
-                        (Some((running.run.run_id(), Some(age(running.run.shim)))), exit)
+                        (
+                            Some((running.run.run_id(), Some(age(running.run.shim)))),
+                            exit,
+                        )
                     }
                 },
             };
@@ -232,7 +244,13 @@ impl Instance {
     }
 
     /// Ends a run because of a probe or a request; another follows.
-    async fn end_for(&mut self, running: &Running, reason: Reason, why: String, grace: Option<Duration>) -> Ended {
+    async fn end_for(
+        &mut self,
+        running: &Running,
+        reason: Reason,
+        why: String,
+        grace: Option<Duration>,
+    ) -> Ended {
         self.status.ready = false;
         self.set(Phase::Stopping, Some(reason), why.clone());
         let grace = grace.unwrap_or_else(|| self.grace());
@@ -245,7 +263,11 @@ impl Instance {
     /// Ends a run for good.
     async fn stop(&mut self, running: &Running, grace: Option<Duration>) -> Result<(), EndError> {
         self.status.ready = false;
-        self.set(Phase::Stopping, Some(Reason::Requested), "it was stopped on request");
+        self.set(
+            Phase::Stopping,
+            Some(Reason::Requested),
+            "it was stopped on request",
+        );
         end_shim(&running.shim, grace.unwrap_or_else(|| self.grace())).await?;
         self.clean(&running.run).await
     }
@@ -255,7 +277,9 @@ impl Instance {
         if self.state.exit_of(&run.run_id()).is_some() {
             return Ok(());
         }
-        end_leftovers(&self.shared.paths.instance(&self.id), Some(run)).await.map(|_| ())
+        end_leftovers(&self.shared.paths.instance(&self.id), Some(run))
+            .await
+            .map(|_| ())
     }
 
     /// How a run ended whose shim is gone. Returns when nothing of it is left.
@@ -266,7 +290,12 @@ impl Instance {
                 let message = "its shim ended without a record: how it ended is not known";
                 self.set(Phase::Unknown, Some(Reason::ShimLost), message);
                 self.clean_up(Some(run)).await;
-                LastExit { end: RunEnd::Unknown, reason: Reason::ShimLost, message: message.to_owned(), at_ms: None }
+                LastExit {
+                    end: RunEnd::Unknown,
+                    reason: Reason::ShimLost,
+                    message: message.to_owned(),
+                    at_ms: None,
+                }
             }
         };
         if let Some((reason, message)) = why {
@@ -298,7 +327,13 @@ impl Instance {
             // Counted by a runtime before this one, which did not come to act on it.
             return self.repeat(&exit);
         }
-        let verdict = judge(self.policy, &self.shared.config.backoff, &mut self.history, &exit, ran.flatten());
+        let verdict = judge(
+            self.policy,
+            &self.shared.config.backoff,
+            &mut self.history,
+            &exit,
+            ran.flatten(),
+        );
         self.history.counted = run;
         if let Err(error) = self.state.write_history(&self.history) {
             tracing::warn!(instance = %self.id, %error, "cannot write its counters");
@@ -310,7 +345,13 @@ impl Instance {
     /// What followed from an end that was counted already: the waiting time is over by now.
     fn repeat(&self, exit: &LastExit) -> Verdict {
         let mut history = self.history.clone();
-        match judge(self.policy, &self.shared.config.backoff, &mut history, exit, None) {
+        match judge(
+            self.policy,
+            &self.shared.config.backoff,
+            &mut history,
+            exit,
+            None,
+        ) {
             Verdict::Restart(_) => Verdict::Restart(Duration::ZERO),
             end => end,
         }

@@ -37,7 +37,11 @@ pub(crate) enum LaunchError {
     Slow { shim: PathBuf },
     /// It ended with a code that says nothing of the program.
     #[error("{shim} failed with code {code}: {said}", shim = shim.display())]
-    Failed { shim: PathBuf, code: i32, said: String },
+    Failed {
+        shim: PathBuf,
+        code: i32,
+        said: String,
+    },
     /// Another shim is there.
     #[error("another shim already holds {path}", path = path.display())]
     Held { path: PathBuf },
@@ -46,14 +50,25 @@ pub(crate) enum LaunchError {
 impl LaunchError {
     /// As the end of a run that never began.
     pub(crate) fn last_exit(&self) -> LastExit {
-        LastExit { end: RunEnd::NotStarted, reason: Reason::StartFailed, message: self.to_string(), at_ms: None }
+        LastExit {
+            end: RunEnd::NotStarted,
+            reason: Reason::StartFailed,
+            message: self.to_string(),
+            at_ms: None,
+        }
     }
 }
 
 /// Writes the plan, starts the shim and waits until it has started the program or written down why not. The records
 /// of the run before must be gone.
-pub(crate) async fn launch(shim: &Path, state: &StateDir, plan: &Plan) -> Result<RunFile, Box<LastExit>> {
-    try_launch(shim, state, plan).await.map_err(|error| Box::new(error.last_exit()))?;
+pub(crate) async fn launch(
+    shim: &Path,
+    state: &StateDir,
+    plan: &Plan,
+) -> Result<RunFile, Box<LastExit>> {
+    try_launch(shim, state, plan)
+        .await
+        .map_err(|error| Box::new(error.last_exit()))?;
     if let Some(exit) = state.exit() {
         // It may have run and ended already; then there is a run record with a program in it.
         if let Some(run) = state.run().filter(|run| run.app.is_some()) {
@@ -62,7 +77,10 @@ pub(crate) async fn launch(shim: &Path, state: &StateDir, plan: &Plan) -> Result
         return Err(Box::new(exit.last_exit()));
     }
     state.run().ok_or_else(|| {
-        let error = LaunchError::State { path: state.0.clone(), source: io::ErrorKind::NotFound.into() };
+        let error = LaunchError::State {
+            path: state.0.clone(),
+            source: io::ErrorKind::NotFound.into(),
+        };
         Box::new(error.last_exit())
     })
 }
@@ -70,10 +88,15 @@ pub(crate) async fn launch(shim: &Path, state: &StateDir, plan: &Plan) -> Result
 async fn try_launch(shim: &Path, state: &StateDir, plan: &Plan) -> Result<(), LaunchError> {
     let shim = shim.to_owned();
     let bytes = plan.encode()?;
-    let failed = |source| LaunchError::State { path: state.0.clone(), source };
+    let failed = |source| LaunchError::State {
+        path: state.0.clone(),
+        source,
+    };
     if is_held(state) {
         // Its record is what it will be ended by: it must not be forgotten.
-        return Err(LaunchError::Held { path: state.0.clone() });
+        return Err(LaunchError::Held {
+            path: state.0.clone(),
+        });
     }
     state.forget_run().map_err(failed)?;
     replace(&state.0, PLAN_FILE, &bytes, false).map_err(failed)?;
@@ -86,25 +109,39 @@ async fn try_launch(shim: &Path, state: &StateDir, plan: &Plan) -> Result<(), La
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|source| LaunchError::Shim { shim: shim.clone(), source })?;
+        .map_err(|source| LaunchError::Shim {
+            shim: shim.clone(),
+            source,
+        })?;
     // Dropped on a timeout, the first stage goes on by itself: killing it could tear a start in two.
     let output = match timeout(LAUNCH_TIME, running.wait_with_output()).await {
         Err(_) => return Err(LaunchError::Slow { shim }),
-        Ok(output) => output.map_err(|source| LaunchError::Shim { shim: shim.clone(), source })?,
+        Ok(output) => output.map_err(|source| LaunchError::Shim {
+            shim: shim.clone(),
+            source,
+        })?,
     };
     match output.status.code() {
         Some(0) => Ok(()),
-        Some(code) if code == i32::from(HELD) => Err(LaunchError::Held { path: state.0.clone() }),
+        Some(code) if code == i32::from(HELD) => Err(LaunchError::Held {
+            path: state.0.clone(),
+        }),
         code => {
             let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            Err(LaunchError::Failed { shim, code: code.unwrap_or(-1), said })
+            Err(LaunchError::Failed {
+                shim,
+                code: code.unwrap_or(-1),
+                said,
+            })
         }
     }
 }
 
 /// True while a shim holds the state directory: also in the moment before it has written anything.
 pub(crate) fn is_held(state: &StateDir) -> bool {
-    let Ok(lock) = fs::File::open(state.0.join(LOCK_FILE)) else { return false };
+    let Ok(lock) = fs::File::open(state.0.join(LOCK_FILE)) else {
+        return false;
+    };
     // Given back at once when the file is closed.
     flock(lock.as_fd(), FlockOperation::NonBlockingLockExclusive).is_err()
 }

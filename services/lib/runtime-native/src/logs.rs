@@ -39,7 +39,11 @@ impl LogBook {
         if let Some(dir) = log.parent() {
             fs::create_dir_all(dir)?;
         }
-        OpenOptions::new().create(true).append(true).mode(0o640).open(log)?;
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o640)
+            .open(log)?;
         self.lock().entry(log.to_owned()).or_default();
         Ok(())
     }
@@ -55,7 +59,10 @@ impl LogBook {
 
     /// Tells of every rotation, and (by an error) when the log is forgotten: one that is not rotated is that already.
     fn subscribe(&self, log: &Path) -> watch::Receiver<Rotations> {
-        self.lock().get(log).map_or_else(|| watch::Sender::default().subscribe(), watch::Sender::subscribe)
+        self.lock().get(log).map_or_else(
+            || watch::Sender::default().subscribe(),
+            watch::Sender::subscribe,
+        )
     }
 
     fn paths(&self) -> Vec<PathBuf> {
@@ -70,7 +77,8 @@ impl LogBook {
 
     /// Rotates what is too large, until cancelled.
     pub(crate) async fn rotate(self, limits: LogLimits, cancel: CancellationToken) {
-        let mut ticks = tokio::time::interval(limits.check_every.max(std::time::Duration::from_millis(1)));
+        let mut ticks =
+            tokio::time::interval(limits.check_every.max(std::time::Duration::from_millis(1)));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -80,12 +88,15 @@ impl LogBook {
             let due: Vec<PathBuf> = self
                 .paths()
                 .into_iter()
-                .filter(|log| fs::metadata(log).is_ok_and(|metadata| metadata.len() > limits.max_bytes))
+                .filter(|log| {
+                    fs::metadata(log).is_ok_and(|metadata| metadata.len() > limits.max_bytes)
+                })
                 .collect();
             for log in due {
                 let book = self.clone();
                 // Copying megabytes blocks.
-                let rotated = tokio::task::spawn_blocking(move || book.rotate_one(&log, limits)).await;
+                let rotated =
+                    tokio::task::spawn_blocking(move || book.rotate_one(&log, limits)).await;
                 if let Err(error) = rotated {
                     tracing::error!(%error, "log rotation ended");
                 }
@@ -124,7 +135,11 @@ fn rotate(log: &Path, limits: LogLimits) -> io::Result<()> {
         }
     }
     let mut current = OpenOptions::new().read(true).write(true).open(log)?;
-    let copied = if keep > 0 { copy_newest(&mut current, &numbered(log, 1), limits.max_bytes) } else { Ok(()) };
+    let copied = if keep > 0 {
+        copy_newest(&mut current, &numbered(log, 1), limits.max_bytes)
+    } else {
+        Ok(())
+    };
     current.set_len(0)?;
     copied
 }
@@ -135,7 +150,12 @@ fn copy_newest(current: &mut File, to: &Path, max_bytes: u64) -> io::Result<()> 
     let cap = max_bytes.saturating_mul(2);
     let length = current.metadata()?.len();
     current.seek(SeekFrom::Start(length.saturating_sub(cap)))?;
-    let mut copy = OpenOptions::new().create(true).write(true).truncate(true).mode(0o640).open(to)?;
+    let mut copy = OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .mode(0o640)
+        .open(to)?;
     let mut left = cap;
     loop {
         let copied = io::copy(&mut Read::by_ref(current).take(left), &mut copy)?;
@@ -157,7 +177,9 @@ fn tail_start(file: &mut File, lines: usize) -> io::Result<u64> {
         let start = end.saturating_sub(BLOCK);
         file.seek(SeekFrom::Start(start))?;
         block.clear();
-        Read::by_ref(file).take(end - start).read_to_end(&mut block)?;
+        Read::by_ref(file)
+            .take(end - start)
+            .read_to_end(&mut block)?;
         for (index, byte) in block.iter().enumerate().rev() {
             // The newline that ends the last line begins none.
             if *byte == b'\n' && start + index as u64 + 1 < length {

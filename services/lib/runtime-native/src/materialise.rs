@@ -33,12 +33,22 @@ pub enum PrepareError {
         source: io::Error,
     },
     /// A path would lead out of the instance.
-    #[error("{what} has the path \"{path}\", which leads out of the instance directory: use plain names")]
+    #[error(
+        "{what} has the path \"{path}\", which leads out of the instance directory: use plain names"
+    )]
     Outside {
         /// Volume or file.
         what: String,
         /// The path.
         path: String,
+    },
+    /// The user of the instance could not come to its directory.
+    #[error("user {uid} cannot pass {dir}: give that directory the mode 711, or run the application as our own user", dir = dir.display())]
+    Closed {
+        /// The user.
+        uid: u32,
+        /// The first directory that is closed to it.
+        dir: PathBuf,
     },
     /// Two volumes want one place.
     #[error("volume {name} is mounted at \"{path}\", {why}: give it another path")]
@@ -63,29 +73,44 @@ pub enum PrepareError {
 }
 
 /// Makes the directory of one instance. Blocks: call it from a blocking task.
-pub(crate) fn materialise(paths: &Paths, id: &InstanceId, spec: &InstanceSpec) -> Result<Vec<Warning>, PrepareError> {
+pub(crate) fn materialise(
+    paths: &Paths,
+    id: &InstanceId,
+    spec: &InstanceSpec,
+) -> Result<Vec<Warning>, PrepareError> {
     let root = paths.instance(id);
     let mut warnings = Vec::new();
     let mode = if spec.user.is_some() { 0o700 } else { 0o755 };
     let instance = Dir::create(&root, mode, spec.user).map_err(at("make", &root))?;
-    if spec.user.is_some() {
+    if let Some(user) = spec.user {
         open_the_way(&paths.run, &root)?;
+        check_the_way(&paths.run, user)?;
     }
     let mounts = Places::check(&spec.mounts)?;
     let mut on_disk = false;
     for (index, (place, mount)) in mounts.0.iter().enumerate() {
         let target = root.join(place);
         match &mount.source {
-            MountSource::HostPath(path) => put_host_path(&instance, place, &host_path(paths, path), mount, &target)?,
+            MountSource::HostPath(path) => {
+                put_host_path(&instance, place, &host_path(paths, path), mount, &target)?
+            }
             MountSource::EmptyDir => {
-                let dir = if mount.sub_path.is_empty() { place.clone() } else { place.join(relative(mount_name(mount), &mount.sub_path)?) };
+                let dir = if mount.sub_path.is_empty() {
+                    place.clone()
+                } else {
+                    place.join(relative(mount_name(mount), &mount.sub_path)?)
+                };
                 instance.enter_path(&dir).map_err(at("make", &target))?;
             }
-            MountSource::Config(files) => put_files(&instance, place, &selected(mount, files)?, 0o644, &target)?,
+            MountSource::Config(files) => {
+                put_files(&instance, place, &selected(mount, files)?, 0o644, &target)?
+            }
             MountSource::Secret(files) => {
                 let files = selected(mount, files)?;
                 match paths.secrets(id) {
-                    Some(secrets) => put_secret(&instance, place, &secrets, index, &files, spec.user, &target)?,
+                    Some(secrets) => put_secret(
+                        &instance, place, &secrets, index, &files, spec.user, &target,
+                    )?,
                     None => {
                         on_disk |= !files.is_empty();
                         put_files(&instance, place, &files, 0o600, &target)?;
@@ -99,7 +124,11 @@ pub(crate) fn materialise(paths: &Paths, id: &InstanceId, spec: &InstanceSpec) -
         put_file(&instance, &place, file, 0o600, &root.join(&place))?;
     }
     if on_disk {
-        warnings.push(Warning { kind: "SecretsOnDisk", message: "no directory in memory can be used: secret files lie on disk, mode 0600".to_owned() });
+        warnings.push(Warning {
+            kind: "SecretsOnDisk",
+            message: "no directory in memory can be used: secret files lie on disk, mode 0600"
+                .to_owned(),
+        });
     }
     Ok(warnings)
 }
@@ -112,7 +141,11 @@ impl<'a> Places<'a> {
         let mut places = BTreeMap::new();
         for mount in mounts {
             let place = relative(mount_name(mount), &mount.path)?;
-            let overlap = |why: String| PrepareError::Overlap { name: mount.name.clone(), path: mount.path.clone(), why };
+            let overlap = |why: String| PrepareError::Overlap {
+                name: mount.name.clone(),
+                path: mount.path.clone(),
+                why,
+            };
             if place.as_os_str().is_empty() {
                 return Err(overlap("which is the instance directory itself".to_owned()));
             }
@@ -122,10 +155,21 @@ impl<'a> Places<'a> {
         }
         for (place, mount) in &places {
             // Writing beneath a host path would write to the machine's own directories.
-            let outer = place.ancestors().skip(1).filter_map(|outer| places.get(outer)).find(|outer| is_link(outer));
+            let outer = place
+                .ancestors()
+                .skip(1)
+                .filter_map(|outer| places.get(outer))
+                .find(|outer| is_link(outer));
             if let Some(outer) = outer {
-                let why = format!("inside volume {}, which is not a directory of the instance", outer.name);
-                return Err(PrepareError::Overlap { name: mount.name.clone(), path: mount.path.clone(), why });
+                let why = format!(
+                    "inside volume {}, which is not a directory of the instance",
+                    outer.name
+                );
+                return Err(PrepareError::Overlap {
+                    name: mount.name.clone(),
+                    path: mount.path.clone(),
+                    why,
+                });
             }
         }
         // A map in the order of paths has what is outer before what is inner.
@@ -135,7 +179,10 @@ impl<'a> Places<'a> {
 
 /// True for volumes that appear as a link (secrets do when they are in memory; which may change, so always).
 fn is_link(mount: &Mount) -> bool {
-    matches!(mount.source, MountSource::HostPath(_) | MountSource::Secret(_))
+    matches!(
+        mount.source,
+        MountSource::HostPath(_) | MountSource::Secret(_)
+    )
 }
 
 fn mount_name(mount: &Mount) -> impl Fn() -> String + '_ {
@@ -149,17 +196,32 @@ fn relative(what: impl Fn() -> String, path: &str) -> Result<PathBuf, PrepareErr
         match component {
             Component::Normal(name) => place.push(name),
             Component::CurDir => {}
-            _ => return Err(PrepareError::Outside { what: what(), path: path.to_owned() }),
+            _ => {
+                return Err(PrepareError::Outside {
+                    what: what(),
+                    path: path.to_owned(),
+                });
+            }
         }
     }
     Ok(place)
 }
 
 fn host_path(paths: &Paths, path: &Path) -> PathBuf {
-    if path.is_absolute() { path.to_owned() } else { paths.host.join(path) }
+    if path.is_absolute() {
+        path.to_owned()
+    } else {
+        paths.host.join(path)
+    }
 }
 
-fn put_host_path(instance: &Dir, place: &Path, path: &Path, mount: &Mount, target: &Path) -> Result<(), PrepareError> {
+fn put_host_path(
+    instance: &Dir,
+    place: &Path,
+    path: &Path,
+    mount: &Mount,
+    target: &Path,
+) -> Result<(), PrepareError> {
     let path = match mount.sub_path.as_str() {
         "" => path.to_owned(),
         sub_path => path.join(relative(mount_name(mount), sub_path)?),
@@ -183,7 +245,11 @@ fn put_secret(
 ) -> Result<(), PrepareError> {
     let home = secrets.join(index.to_string());
     let dir = Dir::create(&home, 0o700, user).map_err(at("make", &home))?;
-    if let Some(root) = secrets.ancestors().nth(SECRET_DEPTH).filter(|_| user.is_some()) {
+    if let Some(root) = secrets
+        .ancestors()
+        .nth(SECRET_DEPTH)
+        .filter(|_| user.is_some())
+    {
         open_the_way(root, &home)?;
     }
     let to = match files {
@@ -205,10 +271,39 @@ fn put_secret(
 /// `<ns>/<app>/<version>/<service>/<i>` beneath the directory of all secrets.
 const SECRET_DEPTH: usize = 5;
 
+/// What is above the directories of the runtime is not ours to open.
+fn check_the_way(run_dir: &Path, user: RunAs) -> Result<(), PrepareError> {
+    use std::os::unix::fs::MetadataExt;
+    for dir in run_dir.ancestors().skip(1) {
+        let Ok(metadata) = fs::metadata(dir) else {
+            continue;
+        };
+        let (owner, group) = (metadata.uid() == user.uid, metadata.gid() == user.gid);
+        let bit = if owner {
+            0o100
+        } else if group {
+            0o010
+        } else {
+            0o001
+        };
+        if metadata.mode() & bit == 0 {
+            return Err(PrepareError::Closed {
+                uid: user.uid,
+                dir: dir.to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
 /// Lets another user pass (not list) the directories between `root` and `leaf`.
 fn open_the_way(root: &Path, leaf: &Path) -> Result<(), PrepareError> {
     use std::os::unix::fs::PermissionsExt;
-    for dir in leaf.ancestors().skip(1).take_while(|dir| dir.starts_with(root)) {
+    for dir in leaf
+        .ancestors()
+        .skip(1)
+        .take_while(|dir| dir.starts_with(root))
+    {
         fs::set_permissions(dir, fs::Permissions::from_mode(0o711)).map_err(at("open", dir))?;
     }
     Ok(())
@@ -234,7 +329,11 @@ fn selected<'a>(mount: &Mount, files: &'a [FileSpec]) -> Result<Files<'a>, Prepa
     for file in files {
         let place = relative(|| format!("a file of volume {}", mount.name), &file.path)?;
         match place.strip_prefix(&sub_path) {
-            Ok(rest) if rest.as_os_str().is_empty() && !mount.sub_path.is_empty() && !matches!(file.content, Content::Tree(_)) => {
+            Ok(rest)
+                if rest.as_os_str().is_empty()
+                    && !mount.sub_path.is_empty()
+                    && !matches!(file.content, Content::Tree(_)) =>
+            {
                 return Ok(Files::One(file));
             }
             Ok(rest) => all.push((rest.to_owned(), file)),
@@ -242,13 +341,27 @@ fn selected<'a>(mount: &Mount, files: &'a [FileSpec]) -> Result<Files<'a>, Prepa
         }
     }
     if all.is_empty() && !mount.sub_path.is_empty() {
-        let (name, sub_path, path) = (mount.name.clone(), mount.sub_path.clone(), mount.path.clone());
-        return Err(PrepareError::SubPath { name, sub_path, path });
+        let (name, sub_path, path) = (
+            mount.name.clone(),
+            mount.sub_path.clone(),
+            mount.path.clone(),
+        );
+        return Err(PrepareError::SubPath {
+            name,
+            sub_path,
+            path,
+        });
     }
     Ok(Files::All(all))
 }
 
-fn put_files(instance: &Dir, place: &Path, files: &Files<'_>, mode: u32, target: &Path) -> Result<(), PrepareError> {
+fn put_files(
+    instance: &Dir,
+    place: &Path,
+    files: &Files<'_>,
+    mode: u32,
+    target: &Path,
+) -> Result<(), PrepareError> {
     match files {
         Files::One(file) => put_file(instance, place, file, mode, target),
         Files::All(files) => {
@@ -261,7 +374,13 @@ fn put_files(instance: &Dir, place: &Path, files: &Files<'_>, mode: u32, target:
     }
 }
 
-fn put_file(dir: &Dir, place: &Path, file: &FileSpec, mode: u32, target: &Path) -> Result<(), PrepareError> {
+fn put_file(
+    dir: &Dir,
+    place: &Path,
+    file: &FileSpec,
+    mode: u32,
+    target: &Path,
+) -> Result<(), PrepareError> {
     let mode = file.mode.unwrap_or(mode);
     let put = || match &file.content {
         Content::Tree(from) => dir.enter_path(place)?.put_tree(from, mode),
@@ -278,5 +397,9 @@ fn put_file(dir: &Dir, place: &Path, file: &FileSpec, mode: u32, target: &Path) 
 }
 
 fn at<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> PrepareError + 'a {
-    move |source| PrepareError::Io { what, path: path.to_owned(), source }
+    move |source| PrepareError::Io {
+        what,
+        path: path.to_owned(),
+        source,
+    }
 }

@@ -23,7 +23,14 @@ pub(crate) struct Paths {
 
 /// `<ns>/<app>/<version>/<service>`; each part was checked to be one path component when its name was parsed.
 fn relative(key: &WorkloadKey) -> PathBuf {
-    [key.namespace.as_str(), key.app.as_str(), key.version.as_str(), key.service.as_str()].iter().collect()
+    [
+        key.namespace.as_str(),
+        key.app.as_str(),
+        key.version.as_str(),
+        key.service.as_str(),
+    ]
+    .iter()
+    .collect()
 }
 
 impl Paths {
@@ -39,25 +46,43 @@ impl Paths {
 
     /// Working directory of an instance.
     pub(crate) fn instance(&self, id: &InstanceId) -> PathBuf {
-        self.run.join(relative(&id.workload)).join(id.index.to_string())
+        self.run
+            .join(relative(&id.workload))
+            .join(id.index.to_string())
     }
 
     /// What is recorded about an instance.
     pub(crate) fn state(&self, id: &InstanceId) -> StateDir {
-        StateDir(self.state.join(relative(&id.workload)).join(id.index.to_string()))
+        StateDir(
+            self.state
+                .join(relative(&id.workload))
+                .join(id.index.to_string()),
+        )
     }
 
     /// Secrets of an instance in memory.
     pub(crate) fn secrets(&self, id: &InstanceId) -> Option<PathBuf> {
         let secrets = self.secrets.as_ref()?;
-        Some(secrets.join(relative(&id.workload)).join(id.index.to_string()))
+        Some(
+            secrets
+                .join(relative(&id.workload))
+                .join(id.index.to_string()),
+        )
     }
 
     /// Its log.
     pub(crate) fn log(&self, id: &InstanceId) -> PathBuf {
         let key = &id.workload;
-        let dir: PathBuf = [key.namespace.as_str(), key.app.as_str(), key.version.as_str()].iter().collect();
-        self.log.join(dir).join(format!("{}-{}.log", key.service, id.index))
+        let dir: PathBuf = [
+            key.namespace.as_str(),
+            key.app.as_str(),
+            key.version.as_str(),
+        ]
+        .iter()
+        .collect();
+        self.log
+            .join(dir)
+            .join(format!("{}-{}.log", key.service, id.index))
     }
 
     /// Instances of a workload that have left something on disk.
@@ -97,7 +122,10 @@ impl Paths {
 
     /// Everything of one instance, and the directories above it that are then empty.
     pub(crate) fn remove_instance(&self, id: &InstanceId) -> io::Result<()> {
-        let mut trees = vec![(self.instance(id), &self.run), (self.state(id).0, &self.state)];
+        let mut trees = vec![
+            (self.instance(id), &self.run),
+            (self.state(id).0, &self.state),
+        ];
         if let (Some(secrets), Some(root)) = (self.secrets(id), &self.secrets) {
             trees.push((secrets, root));
         }
@@ -106,10 +134,17 @@ impl Paths {
             prune_upwards(&dir, root);
         }
         let log = self.log(id);
-        let (Some(dir), Some(name)) = (log.parent(), log.file_name().and_then(|name| name.to_str())) else { return Ok(()) };
+        let (Some(dir), Some(name)) =
+            (log.parent(), log.file_name().and_then(|name| name.to_str()))
+        else {
+            return Ok(());
+        };
         for entry in names(dir)? {
             // `svc-1.log`, `svc-1.log.1`, … and not `svc-1.logger`.
-            if entry.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')) {
+            if entry
+                .strip_prefix(name)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            {
                 crate::record::remove_if_there(&dir.join(entry))?;
             }
         }
@@ -131,10 +166,19 @@ fn parse(namespace: &str, app: &str, version: &str, service: &str) -> Option<Wor
 fn names(dir: &Path) -> io::Result<Vec<String>> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(Vec::new()),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(Vec::new());
+        }
         Err(error) => return Err(error),
     };
-    Ok(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect())
+    Ok(entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect())
 }
 
 /// Removes a tree; never follows a symbolic link out of it.
@@ -148,7 +192,11 @@ fn remove_tree(dir: &Path) -> io::Result<()> {
 
 /// Removes the empty directories between `below` and `root`.
 fn prune_upwards(below: &Path, root: &Path) {
-    for dir in below.ancestors().skip(1).take_while(|dir| *dir != root && dir.starts_with(root)) {
+    for dir in below
+        .ancestors()
+        .skip(1)
+        .take_while(|dir| *dir != root && dir.starts_with(root))
+    {
         if fs::remove_dir(dir).is_err() {
             return;
         }
@@ -173,8 +221,14 @@ mod tests {
     fn places_follow_the_names() {
         let paths = paths(Path::new("/d"));
         let id = key("app.x", "7").instance(2);
-        assert_eq!(paths.instance(&id), Path::new("/d/engine/run/baetyl-edge/app.x/7/main/2"));
-        assert_eq!(paths.log(&id), Path::new("/d/log/baetyl-edge/app.x/7/main-2.log"));
+        assert_eq!(
+            paths.instance(&id),
+            Path::new("/d/engine/run/baetyl-edge/app.x/7/main/2")
+        );
+        assert_eq!(
+            paths.log(&id),
+            Path::new("/d/log/baetyl-edge/app.x/7/main-2.log")
+        );
         assert_eq!(id.to_string(), "baetyl-edge.app.x.7.main.2");
     }
 
@@ -188,7 +242,10 @@ mod tests {
         fs::create_dir_all(paths.instance(&key("two", "2").instance(1))).unwrap();
         fs::create_dir_all(paths.run.join("baetyl-edge/UPPER/1/main")).unwrap();
         fs::write(paths.run.join("file"), "").unwrap();
-        assert_eq!(paths.workloads_on_disk().unwrap(), [key("one", "1"), key("two", "2")]);
+        assert_eq!(
+            paths.workloads_on_disk().unwrap(),
+            [key("one", "1"), key("two", "2")]
+        );
         let of_one = paths.instances_on_disk(&key("one", "1")).unwrap();
         assert_eq!(of_one.iter().map(|id| id.index).collect::<Vec<_>>(), [1, 3]);
     }
@@ -207,9 +264,14 @@ mod tests {
         }
         paths.remove_instance(&gone).unwrap();
         assert!(!paths.instance(&gone).exists() && !paths.log(&gone).exists());
-        assert!(paths.instance(&stays).exists() && paths.log(&stays).with_extension("log.1").exists());
+        assert!(
+            paths.instance(&stays).exists() && paths.log(&stays).with_extension("log.1").exists()
+        );
         paths.remove_instance(&stays).unwrap();
-        assert_eq!(names(&paths.run).unwrap().len() + names(&paths.log).unwrap().len(), 0);
+        assert_eq!(
+            names(&paths.run).unwrap().len() + names(&paths.log).unwrap().len(),
+            0
+        );
     }
 
     #[test]

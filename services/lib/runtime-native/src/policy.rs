@@ -93,7 +93,12 @@ impl Job {
     /// A job nothing is known of yet.
     pub(crate) fn new(completions: usize, parallelism: u32, backoff_limit: u32) -> Self {
         let parallelism = usize::try_from(parallelism.max(1)).unwrap_or(usize::MAX);
-        Self { slots: vec![Slot::Waiting; completions], parallelism, backoff_limit, failed: false }
+        Self {
+            slots: vec![Slot::Waiting; completions],
+            parallelism,
+            backoff_limit,
+            failed: false,
+        }
     }
 
     /// The instances (from 0) to start now; they count as active from here on.
@@ -101,9 +106,17 @@ impl Job {
         if self.failed {
             return Vec::new();
         }
-        let active = self.slots.iter().filter(|slot| **slot == Slot::Active).count();
+        let active = self
+            .slots
+            .iter()
+            .filter(|slot| **slot == Slot::Active)
+            .count();
         let free = self.parallelism.saturating_sub(active);
-        let waiting = self.slots.iter().enumerate().filter(|(_, slot)| **slot == Slot::Waiting);
+        let waiting = self
+            .slots
+            .iter()
+            .enumerate()
+            .filter(|(_, slot)| **slot == Slot::Waiting);
         let begun: Vec<usize> = waiting.map(|(index, _)| index).take(free).collect();
         for index in &begun {
             self.slots[*index] = Slot::Active;
@@ -121,7 +134,11 @@ impl Job {
     /// An instance ended; `failures` is how often instances of this job failed so far, all together.
     pub(crate) fn ended(&mut self, index: usize, success: bool, failures: u32) -> JobState {
         if let Some(slot) = self.slots.get_mut(index) {
-            *slot = if success { Slot::Succeeded } else { Slot::Waiting };
+            *slot = if success {
+                Slot::Succeeded
+            } else {
+                Slot::Waiting
+            };
         }
         self.failed |= failures > self.backoff_limit;
         self.state()

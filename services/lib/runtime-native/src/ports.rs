@@ -12,7 +12,9 @@ use crate::spec::{DEFAULT_PORTS, InstanceId, RunAs, WorkloadKey};
 
 /// No port of the range is free.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{wanted} more ports are needed for {id} and only {found} of {first}-{last} are free: widen the range of ports")]
+#[error(
+    "{wanted} more ports are needed for {id} and only {found} of {first}-{last} are free: widen the range of ports"
+)]
 pub struct PortsExhausted {
     id: String,
     wanted: usize,
@@ -45,7 +47,10 @@ impl Default for PortPool {
 impl PortPool {
     /// A pool over this range.
     pub fn new(range: RangeInclusive<u16>) -> Self {
-        Self { range, state: Mutex::default() }
+        Self {
+            range,
+            state: Mutex::default(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Ports> {
@@ -55,7 +60,13 @@ impl PortPool {
     /// Ports for an instance: the `previous` ones as far as they are free, then others that can be bound on 127.0.0.1.
     /// What it holds already is answered again. `adopt`: it may be running and hold the previous ports itself, so these
     /// are not tried.
-    pub fn assign(&self, id: &InstanceId, count: usize, previous: &[u16], adopt: bool) -> Result<Vec<u16>, PortsExhausted> {
+    pub fn assign(
+        &self,
+        id: &InstanceId,
+        count: usize,
+        previous: &[u16],
+        adopt: bool,
+    ) -> Result<Vec<u16>, PortsExhausted> {
         let mut ports = self.lock();
         let mut given = ports.held.get(id).cloned().unwrap_or_default();
         given.truncate(count);
@@ -65,13 +76,15 @@ impl PortPool {
                 given.push(*port);
             }
         }
-        let size = self.range.len();
+        let (size, start) = (self.range.len(), ports.next);
         for step in 0..size {
             if given.len() == count {
                 break;
             }
-            let place = (ports.next + step) % size;
-            let Some(port) = self.range.clone().nth(place) else { break };
+            let place = (start + step) % size;
+            let Some(port) = self.range.clone().nth(place) else {
+                break;
+            };
             if !ports.taken.contains(&port) && is_free(port) {
                 ports.taken.insert(port);
                 ports.next = (place + 1) % size;
@@ -83,9 +96,18 @@ impl PortPool {
             for port in given.iter().filter(|port| !held.contains(port)) {
                 ports.taken.remove(port);
             }
-            let (wanted, found) = (count - held.len().min(count), given.len() - held.len().min(given.len()));
+            let (wanted, found) = (
+                count - held.len().min(count),
+                given.len() - held.len().min(given.len()),
+            );
             let (first, last) = (*self.range.start(), *self.range.end());
-            return Err(PortsExhausted { id: id.to_string(), wanted, found, first, last });
+            return Err(PortsExhausted {
+                id: id.to_string(),
+                wanted,
+                found,
+                first,
+                last,
+            });
         }
         ports.held.insert(id.clone(), given.clone());
         Ok(given)
@@ -94,8 +116,17 @@ impl PortPool {
     /// Gives back the ports of all instances of a workload.
     pub fn release(&self, key: &WorkloadKey) {
         let mut ports = self.lock();
-        let ids: Vec<InstanceId> = ports.held.range(key.instance(0)..=key.instance(u32::MAX)).map(|(id, _)| id.clone()).collect();
-        for port in ids.iter().filter_map(|id| ports.held.remove(id)).collect::<Vec<_>>().concat() {
+        let ids: Vec<InstanceId> = ports
+            .held
+            .range(key.instance(0)..=key.instance(u32::MAX))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for port in ids
+            .iter()
+            .filter_map(|id| ports.held.remove(id))
+            .collect::<Vec<_>>()
+            .concat()
+        {
             ports.taken.remove(&port);
         }
     }
@@ -125,7 +156,10 @@ pub struct UidPool {
 impl UidPool {
     /// A pool over this range.
     pub fn new(range: RangeInclusive<u32>) -> Self {
-        Self { range, held: Mutex::default() }
+        Self {
+            range,
+            held: Mutex::default(),
+        }
     }
 
     /// The user of an application: the one it holds, else the `previous` one when it is free, else another. Files of an
@@ -139,7 +173,11 @@ impl UidPool {
             .or_else(|| previous.filter(|uid| self.range.contains(uid)).filter(free))
             .or_else(|| self.range.clone().find(free));
         let Some(uid) = uid else {
-            return Err(UidsExhausted { app: app.to_string(), first: *self.range.start(), last: *self.range.end() });
+            return Err(UidsExhausted {
+                app: app.to_string(),
+                first: *self.range.start(),
+                last: *self.range.end(),
+            });
         };
         held.insert(app.clone(), uid);
         Ok(RunAs { uid, gid: uid })
@@ -147,7 +185,10 @@ impl UidPool {
 
     /// Gives back the user of an application that is gone with all its files.
     pub fn release(&self, app: &AppName) {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(app);
+        self.held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(app);
     }
 }
 
@@ -164,15 +205,19 @@ mod tests {
         }
     }
 
-    /// A range of three ports nobody listens on, found by asking the kernel.
-    fn free_range() -> RangeInclusive<u16> {
-        let start = (30_000..60_000).step_by(7).find(|port| (0..3).all(|n| is_free(port + n))).unwrap();
+    /// A range of three ports nobody listens on, found by asking the kernel. Each test looks from another port on, below
+    /// those that the kernel gives to outgoing connections.
+    fn free_range(from: u16) -> RangeInclusive<u16> {
+        let start = (from..from + 1000)
+            .step_by(3)
+            .find(|port| (0..3).all(|n| is_free(port + n)))
+            .unwrap();
         start..=start + 2
     }
 
     #[test]
     fn ports_differ_and_stay_and_end() {
-        let pool = PortPool::new(free_range());
+        let pool = PortPool::new(free_range(21_000));
         let (one, two) = (key("one").instance(1), key("two").instance(1));
         let first = pool.assign(&one, 2, &[], false).unwrap();
         assert_eq!(pool.assign(&one, 2, &[], false).unwrap(), first);
@@ -186,36 +231,65 @@ mod tests {
 
     #[test]
     fn a_failed_assignment_keeps_nothing() {
-        let pool = PortPool::new(free_range());
-        pool.assign(&key("one").instance(1), 4, &[], false).unwrap_err();
-        assert_eq!(pool.assign(&key("two").instance(1), 3, &[], false).unwrap().len(), 3);
+        let pool = PortPool::new(free_range(22_000));
+        pool.assign(&key("one").instance(1), 4, &[], false)
+            .unwrap_err();
+        assert_eq!(
+            pool.assign(&key("two").instance(1), 3, &[], false)
+                .unwrap()
+                .len(),
+            3
+        );
     }
 
     #[test]
     fn a_port_that_is_listened_on_is_only_given_to_who_may_be_the_listener() {
-        let range = free_range();
+        let range = free_range(23_000);
         let port = *range.start();
         let _listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
         let id = key("one").instance(1);
-        assert_ne!(PortPool::new(range.clone()).assign(&id, 1, &[port], false).unwrap(), [port]);
-        assert_eq!(PortPool::new(range).assign(&id, 1, &[port], true).unwrap(), [port]);
+        assert_ne!(
+            PortPool::new(range.clone())
+                .assign(&id, 1, &[port], false)
+                .unwrap(),
+            [port]
+        );
+        assert_eq!(
+            PortPool::new(range).assign(&id, 1, &[port], true).unwrap(),
+            [port]
+        );
     }
 
     #[test]
     fn a_previous_port_outside_the_range_is_kept() {
-        let outside = *free_range().start();
+        let outside = *free_range(24_000).start();
         let pool = PortPool::new(1..=1);
-        assert_eq!(pool.assign(&key("one").instance(1), 1, &[outside], false).unwrap(), [outside]);
+        assert_eq!(
+            pool.assign(&key("one").instance(1), 1, &[outside], false)
+                .unwrap(),
+            [outside]
+        );
     }
 
     #[test]
     fn each_application_has_its_user() {
         let pool = UidPool::new(60_000..=60_001);
         let (one, two, three) = (key("one").app, key("two").app, key("three").app);
-        assert_eq!(pool.assign(&one, Some(60_001)).unwrap(), RunAs { uid: 60_001, gid: 60_001 });
+        assert_eq!(
+            pool.assign(&one, Some(60_001)).unwrap(),
+            RunAs {
+                uid: 60_001,
+                gid: 60_001
+            }
+        );
         assert_eq!(pool.assign(&two, Some(60_001)).unwrap().uid, 60_000);
         assert_eq!(pool.assign(&one, None).unwrap().uid, 60_001);
-        assert!(pool.assign(&three, None).unwrap_err().to_string().contains("60000-60001"));
+        assert!(
+            pool.assign(&three, None)
+                .unwrap_err()
+                .to_string()
+                .contains("60000-60001")
+        );
         pool.release(&one);
         assert_eq!(pool.assign(&three, Some(5)).unwrap().uid, 60_001);
     }

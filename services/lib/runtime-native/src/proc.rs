@@ -38,7 +38,10 @@ impl Stat {
     /// The name (field 2) may hold spaces and parentheses: what counts begins after the last `)`.
     fn parse(text: &[u8]) -> Option<Self> {
         let after_name = text.iter().rposition(|byte| *byte == b')')? + 1;
-        let fields: Vec<&str> = std::str::from_utf8(text.get(after_name..)?).ok()?.split_ascii_whitespace().collect();
+        let fields: Vec<&str> = std::str::from_utf8(text.get(after_name..)?)
+            .ok()?
+            .split_ascii_whitespace()
+            .collect();
         // `fields[0]` is field 3 of proc(5).
         let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
         let pid = |field: usize| u32::try_from(number(field)?).ok();
@@ -62,13 +65,19 @@ impl Stat {
 /// The identity of a process that runs now; `None` when there is none or it is a zombie.
 pub(crate) fn ident(pid: u32) -> Option<ProcessIdent> {
     let stat = Stat::read(pid).ok().filter(|stat| !stat.is_dead())?;
-    Some(ProcessIdent { pid, start_ticks: stat.start_ticks })
+    Some(ProcessIdent {
+        pid,
+        start_ticks: stat.start_ticks,
+    })
 }
 
 /// The identity of a process that may be a zombie already.
 pub(crate) fn ident_of_any(pid: u32) -> Option<ProcessIdent> {
     let stat = Stat::read(pid).ok()?;
-    Some(ProcessIdent { pid, start_ticks: stat.start_ticks })
+    Some(ProcessIdent {
+        pid,
+        start_ticks: stat.start_ticks,
+    })
 }
 
 /// Id of this boot.
@@ -86,29 +95,51 @@ pub(crate) fn own_children() -> io::Result<Vec<u32>> {
     let own = std::process::id();
     let path = format!("/proc/self/task/{own}/children");
     if let Ok(text) = fs::read_to_string(Path::new(&path)) {
-        return Ok(text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect());
+        return Ok(text
+            .split_ascii_whitespace()
+            .filter_map(|pid| pid.parse().ok())
+            .collect());
     }
-    Ok(pids()?.filter(|pid| Stat::read(*pid).is_ok_and(|stat| stat.parent == own)).collect())
+    Ok(pids()?
+        .filter(|pid| Stat::read(*pid).is_ok_and(|stat| stat.parent == own))
+        .collect())
 }
 
 /// True when the process was started with this environment variable. False when it cannot be read.
 pub(crate) fn has_env(pid: u32, name: &str, value: &[u8]) -> bool {
-    let Ok(environ) = fs::read(format!("/proc/{pid}/environ")) else { return false };
-    environ
-        .split(|byte| *byte == 0)
-        .any(|entry| entry.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"=")) == Some(value))
+    let Ok(environ) = fs::read(format!("/proc/{pid}/environ")) else {
+        return false;
+    };
+    environ.split(|byte| *byte == 0).any(|entry| {
+        entry
+            .strip_prefix(name.as_bytes())
+            .and_then(|rest| rest.strip_prefix(b"="))
+            == Some(value)
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LINE: &[u8] = b"42 (a) b (c)) S 7 41 40 0 -1 4194560 1 0 0 0 5 6 7 8 20 0 1 0 12345 1 2 3";
+    const LINE: &[u8] =
+        b"42 (a) b (c)) S 7 41 40 0 -1 4194560 1 0 0 0 5 6 7 8 20 0 1 0 12345 1 2 3";
 
     #[test]
     fn a_name_with_parentheses_does_not_shift_the_fields() {
         let stat = Stat::parse(LINE).unwrap();
-        assert_eq!(stat, Stat { state: b'S', parent: 7, group: 41, session: 40, cpu_ticks: 11, ended_children_ticks: 15, start_ticks: 12345 });
+        assert_eq!(
+            stat,
+            Stat {
+                state: b'S',
+                parent: 7,
+                group: 41,
+                session: 40,
+                cpu_ticks: 11,
+                ended_children_ticks: 15,
+                start_ticks: 12345
+            }
+        );
         assert!(!stat.is_dead());
     }
 

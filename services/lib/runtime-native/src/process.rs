@@ -21,7 +21,9 @@ pub(crate) struct Process {
 impl Process {
     /// Opens the process of that identity. `None`: it has ended (a zombie has), or its pid is another process by now.
     pub(crate) fn open(ident: ProcessIdent) -> io::Result<Option<Self>> {
-        let Some(pid) = i32::try_from(ident.pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
+        let Some(pid) = i32::try_from(ident.pid).ok().and_then(Pid::from_raw) else {
+            return Ok(None);
+        };
         let fd = match pidfd_open(pid, PidfdFlags::empty()) {
             Ok(fd) => fd,
             Err(Errno::SRCH) => return Ok(None),
@@ -30,7 +32,10 @@ impl Process {
         // After the open: from here on the fd means the process that is looked at now, or one that has ended.
         match Stat::read(ident.pid) {
             Ok(stat) if stat.start_ticks == ident.start_ticks && !stat.is_dead() => {
-                Ok(Some(Self { ident, fd: watch_readable(fd)? }))
+                Ok(Some(Self {
+                    ident,
+                    fd: watch_readable(fd)?,
+                }))
             }
             _ => Ok(None),
         }
@@ -53,7 +58,10 @@ impl Process {
 
 /// A descriptor whose readiness can be awaited.
 pub(crate) fn watch_readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    #[expect(deprecated, reason = "deprecated for types that may close or change their descriptor; OwnedFd does neither, and the replacement is unsafe")]
+    #[expect(
+        deprecated,
+        reason = "deprecated for types that may close or change their descriptor; OwnedFd does neither, and the replacement is unsafe"
+    )]
     AsyncFd::with_interest(fd, Interest::READABLE)
 }
 
@@ -63,13 +71,19 @@ mod tests {
     use crate::proc::{ident, ident_of_any};
 
     fn sleeper() -> tokio::process::Child {
-        tokio::process::Command::new("sleep").arg("600").kill_on_drop(true).spawn().unwrap()
+        tokio::process::Command::new("sleep")
+            .arg("600")
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap()
     }
 
     #[tokio::test]
     async fn a_process_is_held_until_it_ends() {
         let mut child = sleeper();
-        let process = Process::open(ident(child.id().unwrap()).unwrap()).unwrap().unwrap();
+        let process = Process::open(ident(child.id().unwrap()).unwrap())
+            .unwrap()
+            .unwrap();
         process.signal(Signal::KILL).unwrap();
         process.ended().await.unwrap();
         child.wait().await.unwrap();

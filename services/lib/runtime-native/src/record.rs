@@ -35,7 +35,10 @@ impl RunFile {
 
     /// Which run this is.
     pub(crate) fn run_id(&self) -> RunId {
-        RunId { boot_id: self.boot_id.clone(), shim: self.shim }
+        RunId {
+            boot_id: self.boot_id.clone(),
+            shim: self.shim,
+        }
     }
 }
 
@@ -55,23 +58,40 @@ pub(crate) struct ExitFile {
 impl ExitFile {
     /// Which run ended.
     pub(crate) fn run_id(&self) -> RunId {
-        RunId { boot_id: self.boot_id.clone(), shim: self.shim }
+        RunId {
+            boot_id: self.boot_id.clone(),
+            shim: self.shim,
+        }
     }
 
     /// How it ended, by itself.
     pub(crate) fn last_exit(&self) -> LastExit {
         let at_ms = Some(self.at_ms);
         match (self.error, self.code, self.signal) {
-            (Some(reason), ..) => LastExit { end: RunEnd::NotStarted, reason, message: self.message.clone(), at_ms },
-            (None, Some(code), _) => {
-                LastExit { end: RunEnd::Code(code), reason: Reason::Exited, message: format!("it ended with exit code {code}"), at_ms }
-            }
-            (None, None, Some(signal)) => {
-                LastExit { end: RunEnd::Signal(signal), reason: Reason::Killed, message: format!("it was ended by signal {signal}"), at_ms }
-            }
-            (None, None, None) => {
-                LastExit { end: RunEnd::Unknown, reason: Reason::ShimLost, message: "its record says nothing".to_owned(), at_ms }
-            }
+            (Some(reason), ..) => LastExit {
+                end: RunEnd::NotStarted,
+                reason,
+                message: self.message.clone(),
+                at_ms,
+            },
+            (None, Some(code), _) => LastExit {
+                end: RunEnd::Code(code),
+                reason: Reason::Exited,
+                message: format!("it ended with exit code {code}"),
+                at_ms,
+            },
+            (None, None, Some(signal)) => LastExit {
+                end: RunEnd::Signal(signal),
+                reason: Reason::Killed,
+                message: format!("it was ended by signal {signal}"),
+                at_ms,
+            },
+            (None, None, None) => LastExit {
+                end: RunEnd::Unknown,
+                reason: Reason::ShimLost,
+                message: "its record says nothing".to_owned(),
+                at_ms,
+            },
         }
     }
 }
@@ -164,8 +184,14 @@ mod tests {
     fn run() -> Run {
         Run {
             boot_id: "b\"oot".to_owned(),
-            shim: ProcessIdent { pid: 7, start_ticks: 8 },
-            app: Some(ProcessIdent { pid: 9, start_ticks: 10 }),
+            shim: ProcessIdent {
+                pid: 7,
+                start_ticks: 8,
+            },
+            app: Some(ProcessIdent {
+                pid: 9,
+                start_ticks: 10,
+            }),
             started_at_ms: 11,
             warning: Some("no\ncgroup".to_owned()),
         }
@@ -175,25 +201,53 @@ mod tests {
     fn what_the_shim_writes_is_what_the_runtime_reads() {
         let (text, exit) = texts(&run(), &End::Code(3));
         let read: RunFile = serde_json::from_str(&text).unwrap();
-        assert_eq!(read.record().unwrap().app, ProcessIdent { pid: 9, start_ticks: 10 });
-        assert_eq!((read.started_at_ms, read.warning.as_deref()), (11, Some("no\ncgroup")));
+        assert_eq!(
+            read.record().unwrap().app,
+            ProcessIdent {
+                pid: 9,
+                start_ticks: 10
+            }
+        );
+        assert_eq!(
+            (read.started_at_ms, read.warning.as_deref()),
+            (11, Some("no\ncgroup"))
+        );
         let exit: ExitFile = serde_json::from_str(&exit).unwrap();
         assert_eq!(exit.run_id(), read.run_id());
-        assert_eq!((exit.last_exit().end, exit.last_exit().at_ms), (RunEnd::Code(3), Some(77)));
+        assert_eq!(
+            (exit.last_exit().end, exit.last_exit().at_ms),
+            (RunEnd::Code(3), Some(77))
+        );
     }
 
     #[test]
     fn every_end_of_the_shim_has_its_meaning() {
-        let end = |end| serde_json::from_str::<ExitFile>(&texts(&run(), &end).1).unwrap().last_exit();
+        let end = |end| {
+            serde_json::from_str::<ExitFile>(&texts(&run(), &end).1)
+                .unwrap()
+                .last_exit()
+        };
         assert!(end(End::Code(0)).end.is_success());
         assert_eq!(end(End::Signal(9)).end, RunEnd::Signal(9));
-        let failed = end(End::NotStarted(Reason::BadFormat.as_str(), "why".to_owned()));
-        assert_eq!((failed.end, failed.reason, failed.message.as_str()), (RunEnd::NotStarted, Reason::BadFormat, "why"));
+        let failed = end(End::NotStarted(
+            Reason::BadFormat.as_str(),
+            "why".to_owned(),
+        ));
+        assert_eq!(
+            (failed.end, failed.reason, failed.message.as_str()),
+            (RunEnd::NotStarted, Reason::BadFormat, "why")
+        );
     }
 
     #[test]
     fn every_reason_is_read_back_from_its_word() {
-        for reason in [Reason::EntryMissing, Reason::NotExecutable, Reason::BadFormat, Reason::WorkingDirMissing, Reason::StartFailed] {
+        for reason in [
+            Reason::EntryMissing,
+            Reason::NotExecutable,
+            Reason::BadFormat,
+            Reason::WorkingDirMissing,
+            Reason::StartFailed,
+        ] {
             let word = format!("\"{}\"", reason.as_str());
             assert_eq!(serde_json::from_str::<Reason>(&word).unwrap(), reason);
         }
@@ -215,11 +269,26 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir(dir.path().to_owned());
         fs::write(dir.path().join(EXIT_FILE), texts(&run(), &End::Code(0)).1).unwrap();
-        let same = RunId { boot_id: "b\"oot".to_owned(), shim: ProcessIdent { pid: 7, start_ticks: 8 } };
+        let same = RunId {
+            boot_id: "b\"oot".to_owned(),
+            shim: ProcessIdent {
+                pid: 7,
+                start_ticks: 8,
+            },
+        };
         assert!(state.exit_of(&same).is_some());
-        let reused = RunId { shim: ProcessIdent { pid: 7, start_ticks: 9 }, ..same.clone() };
+        let reused = RunId {
+            shim: ProcessIdent {
+                pid: 7,
+                start_ticks: 9,
+            },
+            ..same.clone()
+        };
         assert_eq!(state.exit_of(&reused), None);
-        let rebooted = RunId { boot_id: "other".to_owned(), ..same };
+        let rebooted = RunId {
+            boot_id: "other".to_owned(),
+            ..same
+        };
         assert_eq!(state.exit_of(&rebooted), None);
     }
 
@@ -228,7 +297,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir(dir.path().to_owned());
         assert_eq!(state.history(), History::default());
-        let history = History { restarts: 3, failures: 2, streak: 1, counted: None, reason: Some(Reason::Killed) };
+        let history = History {
+            restarts: 3,
+            failures: 2,
+            streak: 1,
+            counted: None,
+            reason: Some(Reason::Killed),
+        };
         state.write_history(&history).unwrap();
         assert_eq!(state.history(), history);
     }

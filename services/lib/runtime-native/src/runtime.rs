@@ -120,19 +120,39 @@ impl Drop for Inner {
 
 impl NativeRuntime {
     /// Makes the directories and looks at what the machine permits. Nothing is started, adopted or ended.
-    pub async fn open(config: NativeConfig, shutdown: CancellationToken) -> Result<Self, OpenError> {
+    pub async fn open(
+        config: NativeConfig,
+        shutdown: CancellationToken,
+    ) -> Result<Self, OpenError> {
         let cancel = shutdown.child_token();
         let shared = tokio::task::spawn_blocking(move || open(config, cancel))
             .await
-            .map_err(|error| OpenError::Dir { path: PathBuf::new(), source: io::Error::other(error) })??;
+            .map_err(|error| OpenError::Dir {
+                path: PathBuf::new(),
+                source: io::Error::other(error),
+            })??;
         let shared = Arc::new(shared);
         let tasks = TaskTracker::new();
-        tasks.spawn(shared.logs.clone().rotate(shared.config.logs, shared.cancel.clone()));
-        Ok(Self { inner: Arc::new(Inner { shared, workloads: Mutex::default(), tasks }) })
+        tasks.spawn(
+            shared
+                .logs
+                .clone()
+                .rotate(shared.config.logs, shared.cancel.clone()),
+        );
+        Ok(Self {
+            inner: Arc::new(Inner {
+                shared,
+                workloads: Mutex::default(),
+                tasks,
+            }),
+        })
     }
 
     fn workloads(&self) -> MutexGuard<'_, HashMap<WorkloadKey, Entry>> {
-        self.inner.workloads.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner
+            .workloads
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn shared(&self) -> &Shared {
@@ -156,13 +176,23 @@ impl NativeRuntime {
         }
         for index in (1..).take(spec.instances.len()) {
             // Here, so that it can be followed from now on. When it cannot be made, the start says so.
-            let _ = self.shared().logs.add(&self.shared().paths.log(&key.instance(index)));
+            let _ = self
+                .shared()
+                .logs
+                .add(&self.shared().paths.log(&key.instance(index)));
         }
         let spec = Arc::new(spec);
         let (commands, receiver) = mpsc::channel(4);
         let workload = Workload::new(Arc::clone(&self.inner.shared), Arc::clone(&spec));
         self.inner.tasks.spawn(workload.run(receiver));
-        workloads.insert(key, Entry { spec, commands, stopping: false });
+        workloads.insert(
+            key,
+            Entry {
+                spec,
+                commands,
+                stopping: false,
+            },
+        );
         Ok(())
     }
 
@@ -172,7 +202,10 @@ impl NativeRuntime {
         let (paths, spec) = (self.shared().paths.clone(), spec.clone());
         let made = tokio::task::spawn_blocking(move || {
             let mut warnings = Vec::new();
-            for (id, instance) in (1..).map(|index| spec.key.instance(index)).zip(&spec.instances) {
+            for (id, instance) in (1..)
+                .map(|index| spec.key.instance(index))
+                .zip(&spec.instances)
+            {
                 // What runs has its files.
                 if living_shim(&paths.state(&id)).is_ok_and(|shim| shim.is_none()) {
                     warnings.extend(materialise(&paths, &id, instance)?);
@@ -182,7 +215,11 @@ impl NativeRuntime {
             Ok(warnings)
         });
         made.await.unwrap_or_else(|error| {
-            Err(PrepareError::Io { what: "make the directories below", path: self.shared().paths.run.clone(), source: io::Error::other(error) })
+            Err(PrepareError::Io {
+                what: "make the directories below",
+                path: self.shared().paths.run.clone(),
+                source: io::Error::other(error),
+            })
         })
     }
 
@@ -204,11 +241,17 @@ impl NativeRuntime {
             }
         }
         // Also after a supervised stop: more instances may be on disk than the spec has.
-        left.extend(self.end_on_disk(key, grace.unwrap_or(DEFAULT_GRACE)).await?);
+        left.extend(
+            self.end_on_disk(key, grace.unwrap_or(DEFAULT_GRACE))
+                .await?,
+        );
         if !left.is_empty() {
             // Still in the table, and not supervised: the next stop tries again.
             self.workloads().remove(key);
-            return Err(StopError::Left { key: key.clone(), left: left.join("; ") });
+            return Err(StopError::Left {
+                key: key.clone(),
+                left: left.join("; "),
+            });
         }
         for id in self.on_disk(key)? {
             self.shared().logs.forget(&self.shared().paths.log(&id));
@@ -219,7 +262,11 @@ impl NativeRuntime {
     }
 
     /// Stops a workload and removes its directories, secrets, counters, logs and cgroups.
-    pub async fn remove(&self, key: &WorkloadKey, grace: Option<Duration>) -> Result<(), StopError> {
+    pub async fn remove(
+        &self,
+        key: &WorkloadKey,
+        grace: Option<Duration>,
+    ) -> Result<(), StopError> {
         self.stop(key, grace).await?;
         let (paths, owned) = (self.shared().paths.clone(), key.clone());
         let removed = tokio::task::spawn_blocking(move || {
@@ -229,29 +276,63 @@ impl NativeRuntime {
             }
             Ok(())
         });
-        let removed = removed.await.unwrap_or_else(|error| Err(io::Error::other(error)));
-        removed.map_err(|source| StopError::Disk { key: key.clone(), source })
+        let removed = removed
+            .await
+            .unwrap_or_else(|error| Err(io::Error::other(error)));
+        removed.map_err(|source| StopError::Disk {
+            key: key.clone(),
+            source,
+        })
     }
 
     fn on_disk(&self, key: &WorkloadKey) -> Result<Vec<InstanceId>, StopError> {
-        self.shared().paths.instances_on_disk(key).map_err(|source| StopError::Disk { key: key.clone(), source })
+        self.shared()
+            .paths
+            .instances_on_disk(key)
+            .map_err(|source| StopError::Disk {
+                key: key.clone(),
+                source,
+            })
     }
 
-    async fn end_on_disk(&self, key: &WorkloadKey, grace: Duration) -> Result<Vec<String>, StopError> {
+    async fn end_on_disk(
+        &self,
+        key: &WorkloadKey,
+        grace: Duration,
+    ) -> Result<Vec<String>, StopError> {
         let mut ending = JoinSet::new();
         for id in self.on_disk(key)? {
-            let (state, dir) = (self.shared().paths.state(&id), self.shared().paths.instance(&id));
-            ending.spawn(async move { end_instance(&state, &dir, grace).await.map_err(|error| format!("{id}: {error}")) });
+            let (state, dir) = (
+                self.shared().paths.state(&id),
+                self.shared().paths.instance(&id),
+            );
+            ending.spawn(async move {
+                end_instance(&state, &dir, grace)
+                    .await
+                    .map_err(|error| format!("{id}: {error}"))
+            });
         }
-        Ok(ending.join_all().await.into_iter().filter_map(Result::err).collect())
+        Ok(ending
+            .join_all()
+            .await
+            .into_iter()
+            .filter_map(Result::err)
+            .collect())
     }
 
     /// Ends and starts all instances of a supervised workload, without waiting time, its spec unchanged. Instances of a
     /// service that had ended for good are started again; those of a job are not. Returns when it is ordered.
     pub async fn restart(&self, key: &WorkloadKey) -> Result<(), RestartError> {
-        let commands = self.workloads().get(key).filter(|entry| !entry.stopping).map(|entry| entry.commands.clone());
+        let commands = self
+            .workloads()
+            .get(key)
+            .filter(|entry| !entry.stopping)
+            .map(|entry| entry.commands.clone());
         let commands = commands.ok_or_else(|| RestartError::NotFound(key.clone()))?;
-        commands.send(Command::Restart).await.map_err(|_| RestartError::NotFound(key.clone()))
+        commands
+            .send(Command::Restart)
+            .await
+            .map_err(|_| RestartError::NotFound(key.clone()))
     }
 
     /// The table of what is observed. `changed` wakes at every change; changes that come together are one.
@@ -267,7 +348,9 @@ impl NativeRuntime {
     /// Workloads that have something on disk or are supervised.
     pub async fn found(&self) -> io::Result<Vec<WorkloadKey>> {
         let paths = self.shared().paths.clone();
-        let mut found = tokio::task::spawn_blocking(move || paths.workloads_on_disk()).await.map_err(io::Error::other)??;
+        let mut found = tokio::task::spawn_blocking(move || paths.workloads_on_disk())
+            .await
+            .map_err(io::Error::other)??;
         found.extend(self.workloads().keys().cloned());
         found.sort();
         found.dedup();
@@ -292,7 +375,12 @@ impl NativeRuntime {
     /// The last `tail` lines of an instance's log, then, with `follow`, what is written, across rotations, until the
     /// stream is dropped or the instance removed. Instances that are not supervised have a log to read, not to follow.
     pub fn logs(&self, id: &InstanceId, tail: usize, follow: bool) -> LogStream {
-        let (stream, reading) = logs::stream(&self.shared().logs, &self.shared().paths.log(id), tail, follow);
+        let (stream, reading) = logs::stream(
+            &self.shared().logs,
+            &self.shared().paths.log(id),
+            tail,
+            follow,
+        );
         let cancel = self.shared().cancel.clone();
         self.inner.tasks.spawn(async move {
             tokio::select! {
@@ -305,13 +393,18 @@ impl NativeRuntime {
 
     /// Starts a command in a supervised instance's environment, directory and user.
     pub fn exec(&self, id: &InstanceId, command: &[String]) -> Result<ExecSession, ExecError> {
-        self.shared().environment_of(id).ok_or_else(|| ExecError::NotFound(id.to_string()))?.session(command)
+        self.shared()
+            .environment_of(id)
+            .ok_or_else(|| ExecError::NotFound(id.to_string()))?
+            .session(command)
     }
 
     /// CPU and memory of every running instance, read now.
     pub async fn usage(&self) -> BTreeMap<InstanceId, InstanceUsage> {
         let observed = self.observed();
-        tokio::task::spawn_blocking(move || usage::read(&observed)).await.unwrap_or_default()
+        tokio::task::spawn_blocking(move || usage::read(&observed))
+            .await
+            .unwrap_or_default()
     }
 
     /// Ends all tasks and waits for them. Applications go on running.
@@ -323,8 +416,15 @@ impl NativeRuntime {
 }
 
 fn open(config: NativeConfig, cancel: CancellationToken) -> Result<Shared, OpenError> {
-    for (dir, mode) in [(&config.run_dir, None), (&config.state_dir, Some(0o700)), (&config.log_dir, Some(0o750))] {
-        make_dir(dir, mode).map_err(|source| OpenError::Dir { path: dir.clone(), source })?;
+    for (dir, mode) in [
+        (&config.run_dir, None),
+        (&config.state_dir, Some(0o700)),
+        (&config.log_dir, Some(0o750)),
+    ] {
+        make_dir(dir, mode).map_err(|source| OpenError::Dir {
+            path: dir.clone(),
+            source,
+        })?;
     }
     let secrets = secrets::place(&config)?;
     let tag = secrets::tag(&config.run_dir);

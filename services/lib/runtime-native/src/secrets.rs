@@ -17,18 +17,32 @@ pub(crate) fn place(config: &NativeConfig) -> Result<Option<PathBuf>, OpenError>
     match &config.secrets {
         SecretsDir::OnDisk => Ok(None),
         SecretsDir::Memory(dir) => {
-            fs::create_dir_all(dir).map_err(|source| OpenError::Dir { path: dir.clone(), source })?;
+            fs::create_dir_all(dir).map_err(|source| OpenError::Dir {
+                path: dir.clone(),
+                source,
+            })?;
             if !is_in_memory(dir) {
                 return Err(OpenError::SecretsNotInMemory { path: dir.clone() });
             }
             let own = dir.join(tag);
-            make_own(&own).map_err(|source| OpenError::Dir { path: own.clone(), source })?;
+            make_own(&own).map_err(|source| OpenError::Dir {
+                path: own.clone(),
+                source,
+            })?;
             Ok(Some(own))
         }
         SecretsDir::Auto => {
             let user = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-            let places = [Some(PathBuf::from("/run")), user, Some(PathBuf::from("/dev/shm"))];
-            let mut own = places.into_iter().flatten().filter(|dir| is_in_memory(dir)).map(|dir| dir.join(&tag));
+            let places = [
+                Some(PathBuf::from("/run")),
+                user,
+                Some(PathBuf::from("/dev/shm")),
+            ];
+            let mut own = places
+                .into_iter()
+                .flatten()
+                .filter(|dir| is_in_memory(dir))
+                .map(|dir| dir.join(&tag));
             Ok(own.find(|own| make_own(own).is_ok()))
         }
     }
@@ -41,12 +55,18 @@ pub(crate) fn tag(run_dir: &Path) -> String {
         .as_os_str()
         .as_encoded_bytes()
         .iter()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        });
     format!("baetyl-{hash:016x}")
 }
 
 fn is_in_memory(dir: &Path) -> bool {
-    rustix::fs::statfs(dir).is_ok_and(|stat| IN_MEMORY.iter().any(|magic| stat.f_type.cast_unsigned() == *magic))
+    rustix::fs::statfs(dir).is_ok_and(|stat| {
+        IN_MEMORY
+            .iter()
+            .any(|magic| stat.f_type.cast_unsigned() == *magic)
+    })
 }
 
 /// Makes a directory that is ours alone. In a directory everybody can write to, somebody else may have been there first.
@@ -56,8 +76,14 @@ fn make_own(dir: &Path) -> io::Result<()> {
         _ => {}
     }
     let metadata = fs::symlink_metadata(dir)?;
-    let own = metadata.is_dir() && metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o066 == 0;
-    if own { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+    let own = metadata.is_dir()
+        && metadata.uid() == rustix::process::geteuid().as_raw()
+        && metadata.mode() & 0o066 == 0;
+    if own {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
 }
 
 #[cfg(test)]
@@ -74,13 +100,20 @@ mod tests {
 
     #[test]
     fn a_directory_that_is_not_in_memory_is_refused_when_it_was_asked_for() {
-        let error = place(&config(Path::new("/x"), SecretsDir::Memory("/proc".into()))).unwrap_err();
-        assert!(matches!(error, OpenError::SecretsNotInMemory { .. }), "{error}");
+        let error =
+            place(&config(Path::new("/x"), SecretsDir::Memory("/proc".into()))).unwrap_err();
+        assert!(
+            matches!(error, OpenError::SecretsNotInMemory { .. }),
+            "{error}"
+        );
     }
 
     #[test]
     fn on_disk_means_no_directory() {
-        assert_eq!(place(&config(Path::new("/x"), SecretsDir::OnDisk)).unwrap(), None);
+        assert_eq!(
+            place(&config(Path::new("/x"), SecretsDir::OnDisk)).unwrap(),
+            None
+        );
     }
 
     #[test]

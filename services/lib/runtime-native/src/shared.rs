@@ -42,7 +42,12 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(config: NativeConfig, paths: Paths, cgroups: Cgroups, cancel: CancellationToken) -> Self {
+    pub(crate) fn new(
+        config: NativeConfig,
+        paths: Paths,
+        cgroups: Cgroups,
+        cancel: CancellationToken,
+    ) -> Self {
         Self {
             config,
             paths,
@@ -57,10 +62,16 @@ impl Shared {
     /// Puts an instance into the table; wakes nobody when nothing changed.
     pub(crate) fn publish(&self, id: &InstanceId, status: &InstanceStatus) {
         self.observed.send_if_modified(|observed| {
-            if observed.instances.get(id).is_some_and(|known| **known == *status) {
+            if observed
+                .instances
+                .get(id)
+                .is_some_and(|known| **known == *status)
+            {
                 return false;
             }
-            Arc::make_mut(observed).instances.insert(id.clone(), Arc::new(status.clone()));
+            Arc::make_mut(observed)
+                .instances
+                .insert(id.clone(), Arc::new(status.clone()));
             true
         });
     }
@@ -83,7 +94,10 @@ impl Shared {
             observed.workloads.remove(key);
             observed.instances.retain(|id, _| id.workload != *key);
         });
-        self.environments.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| id.workload != *key);
+        self.environments
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|id, _| id.workload != *key);
     }
 
     /// The environment of an instance, by its spec; remembered for `exec`.
@@ -92,19 +106,35 @@ impl Shared {
         let mut env: BTreeMap<OsString, OsString> = INHERITED
             .iter()
             .filter_map(|name| Some((OsString::from(name), std::env::var_os(name)?)))
-            .chain(spec.env.iter().map(|(name, value)| (name.into(), value.into())))
+            .chain(
+                spec.env
+                    .iter()
+                    .map(|(name, value)| (name.into(), value.into())),
+            )
             .collect();
-        env.entry("PATH".into()).or_insert_with(|| DEFAULT_PATH.into());
+        env.entry("PATH".into())
+            .or_insert_with(|| DEFAULT_PATH.into());
         env.insert(MARK.into(), dir.clone().into_os_string());
         let cwd = program::working_dir(&dir, spec.working_dir.as_deref()).unwrap_or(dir);
-        let environment = Arc::new(Environment { env: env.into_iter().collect(), cwd, user: spec.user });
-        self.environments.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), Arc::clone(&environment));
+        let environment = Arc::new(Environment {
+            env: env.into_iter().collect(),
+            cwd,
+            user: spec.user,
+        });
+        self.environments
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id.clone(), Arc::clone(&environment));
         environment
     }
 
     /// The environment of a supervised instance.
     pub(crate) fn environment_of(&self, id: &InstanceId) -> Option<Arc<Environment>> {
-        self.environments.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+        self.environments
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(id)
+            .cloned()
     }
 }
 
@@ -112,7 +142,11 @@ impl Shared {
 /// adopted too.
 pub(crate) fn age(process: ProcessIdent) -> Duration {
     let now = clock_gettime(ClockId::Boottime);
-    let now = Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0));
-    let started = Duration::from_millis(process.start_ticks.saturating_mul(1000 / TICKS_PER_SECOND));
+    let now = Duration::new(
+        u64::try_from(now.tv_sec).unwrap_or(0),
+        u32::try_from(now.tv_nsec).unwrap_or(0),
+    );
+    let started =
+        Duration::from_millis(process.start_ticks.saturating_mul(1000 / TICKS_PER_SECOND));
     now.saturating_sub(started)
 }

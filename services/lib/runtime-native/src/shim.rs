@@ -19,7 +19,10 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
-use rustix::process::{Pid, Rlimit, Signal, WaitOptions, WaitStatus, getpid, kill_process, set_child_subreaper, setrlimit, setsid, wait};
+use rustix::process::{
+    Pid, Rlimit, Signal, WaitOptions, WaitStatus, getpid, kill_process, set_child_subreaper,
+    setrlimit, setsid, wait,
+};
 
 use crate::proc;
 use crate::status::Reason;
@@ -51,7 +54,9 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         [verb, plan] if verb == "launch" => launch(plan),
         [verb, plan] if verb == "run" => run(Path::new(plan)),
         _ => {
-            say(format_args!("usage: baetyl-shim launch <plan file> (started by baetyl-engine, not by hand)"));
+            say(format_args!(
+                "usage: baetyl-shim launch <plan file> (started by baetyl-engine, not by hand)"
+            ));
             USAGE
         }
     };
@@ -85,7 +90,10 @@ fn launch_second(plan: &OsStr) -> io::Result<u8> {
         .stderr(Stdio::null())
         .spawn()?;
     let mut answer = [0; 1];
-    let read = second.stdout.take().map_or(Ok(0), |mut stdout| stdout.read(&mut answer))?;
+    let read = second
+        .stdout
+        .take()
+        .map_or(Ok(0), |mut stdout| stdout.read(&mut answer))?;
     // No answer: it ended before it could give one.
     if read == 1 { Ok(answer[0]) } else { Ok(FAILED) }
 }
@@ -93,7 +101,9 @@ fn launch_second(plan: &OsStr) -> io::Result<u8> {
 /// Second stage: the shim itself.
 fn run(plan_file: &Path) -> u8 {
     let _ = setsid();
-    let Some(dir) = plan_file.parent() else { return USAGE };
+    let Some(dir) = plan_file.parent() else {
+        return USAGE;
+    };
     let code = match Shim::begin(dir, plan_file) {
         Ok(shim) => {
             answer(OK);
@@ -131,7 +141,10 @@ impl Shim {
     fn begin(dir: &Path, plan_file: &Path) -> Result<Self, u8> {
         let lock = File::create(dir.join(LOCK_FILE)).map_err(|_| FAILED)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| HELD)?;
-        let plan = fs::read(plan_file).ok().and_then(|bytes| Plan::decode(&bytes)).ok_or(USAGE)?;
+        let plan = fs::read(plan_file)
+            .ok()
+            .and_then(|bytes| Plan::decode(&bytes))
+            .ok_or(USAGE)?;
         let signals = Signals::take().map_err(|_| FAILED)?;
         set_child_subreaper(Some(getpid())).map_err(|_| FAILED)?;
         let own = proc::ident(std::process::id()).ok_or(FAILED)?;
@@ -156,7 +169,14 @@ impl Shim {
         // Failing here (disk full) is no reason to end what runs: it is then found by its session.
         let _ = run.write(dir);
         let _ = std::env::set_current_dir("/");
-        Ok(Self { dir: dir.to_owned(), signals, run, app, linger: Duration::from_millis(plan.linger_ms), _lock: lock })
+        Ok(Self {
+            dir: dir.to_owned(),
+            signals,
+            run,
+            app,
+            linger: Duration::from_millis(plan.linger_ms),
+            _lock: lock,
+        })
     }
 
     /// Until the program and all it left behind have ended.
@@ -182,14 +202,24 @@ impl Shim {
                 }
             }
             if app_end.is_some() && linger_until.is_none() {
-                linger_until = Some(Instant::now() + if stopping { self.linger } else { Duration::ZERO });
+                linger_until = Some(
+                    Instant::now()
+                        + if stopping {
+                            self.linger
+                        } else {
+                            Duration::ZERO
+                        },
+                );
                 if stopping {
                     signal_children(Signal::TERM);
                 }
             }
             self.signals.wait(kill_when_due(linger_until));
         }
-        let end = app_end.unwrap_or(End::NotStarted(Reason::StartFailed.as_str(), "it was lost".to_owned()));
+        let end = app_end.unwrap_or(End::NotStarted(
+            Reason::StartFailed.as_str(),
+            "it was lost".to_owned(),
+        ));
         let _ = self.run.write_exit(&self.dir, &end);
     }
 
@@ -240,7 +270,10 @@ fn join_cgroups(plan: &Plan) -> Option<String> {
     plan.cgroups.iter().find_map(|file| {
         // "0" is whoever writes it.
         let error = fs::write(file, "0").err()?;
-        Some(format!("cannot enter the cgroup {}: {error}", file.display()))
+        Some(format!(
+            "cannot enter the cgroup {}: {error}",
+            file.display()
+        ))
     })
 }
 
@@ -249,9 +282,19 @@ fn start(plan: &Plan) -> Result<Pid, (Reason, String)> {
     let log = OpenOptions::new().create(true).append(true).open(&plan.log);
     let (out, err) = log
         .and_then(|log| Ok((log.try_clone()?, log)))
-        .map_err(|error| (Reason::StartFailed, format!("cannot open the log {}: {error}", plan.log.display())))?;
+        .map_err(|error| {
+            (
+                Reason::StartFailed,
+                format!("cannot open the log {}: {error}", plan.log.display()),
+            )
+        })?;
     for (of, soft, hard) in &plan.rlimits {
-        limit(*of, *soft, *hard).map_err(|error| (Reason::StartFailed, format!("cannot set the limit {of:?}: {error}")))?;
+        limit(*of, *soft, *hard).map_err(|error| {
+            (
+                Reason::StartFailed,
+                format!("cannot set the limit {of:?}: {error}"),
+            )
+        })?;
     }
     let mut command = Command::new(&plan.program);
     command
@@ -275,12 +318,23 @@ fn start(plan: &Plan) -> Result<Pid, (Reason, String)> {
     i32::try_from(child.id())
         .ok()
         .and_then(Pid::from_raw)
-        .ok_or_else(|| (Reason::StartFailed, "the kernel gave no process id".to_owned()))
+        .ok_or_else(|| {
+            (
+                Reason::StartFailed,
+                "the kernel gave no process id".to_owned(),
+            )
+        })
 }
 
 fn limit(of: plan::LimitOf, soft: u64, hard: u64) -> rustix::io::Result<()> {
     let finite = |value: u64| (value != u64::MAX).then_some(value);
-    setrlimit(of.resource(), Rlimit { current: finite(soft), maximum: finite(hard) })
+    setrlimit(
+        of.resource(),
+        Rlimit {
+            current: finite(soft),
+            maximum: finite(hard),
+        },
+    )
 }
 
 /// Why it could not be started: the kernel's error is the same for several causes.
@@ -289,16 +343,36 @@ fn explain(plan: &Plan, error: &io::Error) -> (Reason, String) {
     let errno = error.raw_os_error();
     let is = |expected: rustix::io::Errno| errno == Some(expected.raw_os_error());
     if !plan.cwd.is_dir() {
-        (Reason::WorkingDirMissing, format!("the working directory {cwd} is no directory"))
+        (
+            Reason::WorkingDirMissing,
+            format!("the working directory {cwd} is no directory"),
+        )
     } else if is(rustix::io::Errno::NOENT) && plan.program.exists() {
-        (Reason::EntryMissing, format!("the interpreter that {program} names in its first line or header is missing"))
+        (
+            Reason::EntryMissing,
+            format!("the interpreter that {program} names in its first line or header is missing"),
+        )
     } else if is(rustix::io::Errno::NOENT) {
-        (Reason::EntryMissing, format!("there is no program {program}"))
+        (
+            Reason::EntryMissing,
+            format!("there is no program {program}"),
+        )
     } else if is(rustix::io::Errno::ACCESS) {
-        (Reason::NotExecutable, format!("{program} may not be executed in {cwd}: {error}"))
+        (
+            Reason::NotExecutable,
+            format!("{program} may not be executed in {cwd}: {error}"),
+        )
     } else if is(rustix::io::Errno::NOEXEC) {
-        (Reason::BadFormat, format!("{program} is no program this machine can run: a script needs a first line with #!"))
+        (
+            Reason::BadFormat,
+            format!(
+                "{program} is no program this machine can run: a script needs a first line with #!"
+            ),
+        )
     } else {
-        (Reason::StartFailed, format!("{program} cannot be started: {error}"))
+        (
+            Reason::StartFailed,
+            format!("{program} cannot be started: {error}"),
+        )
     }
 }

@@ -46,13 +46,20 @@ pub struct WorkloadKey {
 impl WorkloadKey {
     /// The id of its instance `index` (from 1).
     pub fn instance(&self, index: u32) -> InstanceId {
-        InstanceId { workload: self.clone(), index }
+        InstanceId {
+            workload: self.clone(),
+            index,
+        }
     }
 }
 
 impl fmt::Display for WorkloadKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}.{}", self.namespace, self.app, self.version, self.service)
+        write!(
+            f,
+            "{}.{}.{}.{}",
+            self.namespace, self.app, self.version, self.service
+        )
     }
 }
 

@@ -18,7 +18,10 @@ pub struct Observed {
 
 impl Observed {
     /// The instances of one workload, in order.
-    pub fn of<'a>(&'a self, key: &'a WorkloadKey) -> impl Iterator<Item = (&'a InstanceId, &'a InstanceStatus)> + 'a {
+    pub fn of<'a>(
+        &'a self,
+        key: &'a WorkloadKey,
+    ) -> impl Iterator<Item = (&'a InstanceId, &'a InstanceStatus)> + 'a {
         self.instances
             .range(key.instance(0)..=key.instance(u32::MAX))
             .map(|(id, status)| (id, status.as_ref()))
@@ -154,7 +157,10 @@ impl Reason {
 
     /// True for faults of the version itself that no second try will mend: the program is absent or no program.
     pub const fn is_permanent(self) -> bool {
-        matches!(self, Self::EntryMissing | Self::NotExecutable | Self::BadFormat | Self::ProbeInvalid)
+        matches!(
+            self,
+            Self::EntryMissing | Self::NotExecutable | Self::BadFormat | Self::ProbeInvalid
+        )
     }
 }
 

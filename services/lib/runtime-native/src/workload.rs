@@ -23,7 +23,10 @@ const STOP_TIME: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) enum Command {
     /// End all instances; answers with what could not be ended.
-    Stop { grace: Option<Duration>, done: oneshot::Sender<Vec<String>> },
+    Stop {
+        grace: Option<Duration>,
+        done: oneshot::Sender<Vec<String>>,
+    },
     /// End and start all instances.
     Restart,
 }
@@ -43,9 +46,19 @@ impl Workload {
     pub(crate) fn new(shared: Arc<Shared>, spec: Arc<WorkloadSpec>) -> Self {
         let job = match spec.kind {
             WorkloadKind::Service { .. } => None,
-            WorkloadKind::Job { parallelism, backoff_limit } => Some(Job::new(spec.instances.len(), parallelism, backoff_limit)),
+            WorkloadKind::Job {
+                parallelism,
+                backoff_limit,
+            } => Some(Job::new(spec.instances.len(), parallelism, backoff_limit)),
         };
-        Self { shared, spec, job, tasks: JoinSet::new(), active: HashMap::new(), ended: HashMap::new() }
+        Self {
+            shared,
+            spec,
+            job,
+            tasks: JoinSet::new(),
+            active: HashMap::new(),
+            ended: HashMap::new(),
+        }
     }
 
     /// Until it is stopped or the runtime ends. A workload that has ended stays here, to be observed and removed.
@@ -84,7 +97,10 @@ impl Workload {
         };
         // What an earlier runtime left running comes first: it takes its part of the parallelism.
         let alive = |index: &usize| {
-            let state = self.shared.paths.state(&self.spec.key.instance(number(*index)));
+            let state = self
+                .shared
+                .paths
+                .state(&self.spec.key.instance(number(*index)));
             living_shim(&state).is_ok_and(|shim| shim.is_some())
         };
         let mut first: Vec<usize> = (0..self.spec.instances.len()).filter(alive).collect();
@@ -98,7 +114,9 @@ impl Workload {
     }
 
     fn spawn(&mut self, index: usize, begin: Begin) {
-        let Some(spec) = self.spec.instances.get(index) else { return };
+        let Some(spec) = self.spec.instances.get(index) else {
+            return;
+        };
         let policy = match self.spec.kind {
             WorkloadKind::Service { restart } => restart,
             // Whether it is tried again is decided here, over all instances.
@@ -107,7 +125,9 @@ impl Workload {
         let (sender, orders) = mpsc::channel(4);
         let id = self.spec.key.instance(number(index));
         let instance = Instance::new(Arc::clone(&self.shared), id, spec.clone(), policy, orders);
-        let task = self.tasks.spawn(async move { (index, instance.run(begin).await) });
+        let task = self
+            .tasks
+            .spawn(async move { (index, instance.run(begin).await) });
         self.ended.remove(&index);
         self.active.insert(index, (sender, task));
     }
@@ -117,8 +137,11 @@ impl Workload {
         let success = matches!(outcome, Outcome::Succeeded);
         self.ended.insert(index, success);
         let Some(job) = &mut self.job else { return };
-        let failures_of = |index: usize| Instance::failures(&self.shared, &self.spec.key.instance(number(index)));
-        let all: u32 = (0..self.spec.instances.len()).map(failures_of).fold(0, u32::saturating_add);
+        let failures_of =
+            |index: usize| Instance::failures(&self.shared, &self.spec.key.instance(number(index)));
+        let all: u32 = (0..self.spec.instances.len())
+            .map(failures_of)
+            .fold(0, u32::saturating_add);
         match job.ended(index, success, all) {
             JobState::Succeeded => {}
             // Instances that still run cannot make it succeed any more.
@@ -128,7 +151,14 @@ impl Workload {
                 for next in job.begin() {
                     let again = next == index && !success;
                     let delay = policy::delay(&self.shared.config.backoff, own.saturating_sub(1));
-                    self.spawn(next, if again { Begin::Again(delay) } else { Begin::Adopt });
+                    self.spawn(
+                        next,
+                        if again {
+                            Begin::Again(delay)
+                        } else {
+                            Begin::Adopt
+                        },
+                    );
                 }
             }
         }
@@ -136,7 +166,11 @@ impl Workload {
 
     /// A task that panicked: a fault of ours. Its instance is found again, as after a restart of the runtime.
     fn broken(&mut self, error: &tokio::task::JoinError) {
-        let broken = self.active.iter().find(|(_, (_, task))| task.id() == error.id()).map(|(index, _)| *index);
+        let broken = self
+            .active
+            .iter()
+            .find(|(_, (_, task))| task.id() == error.id())
+            .map(|(index, _)| *index);
         tracing::error!(workload = %self.spec.key, %error, "the task of an instance broke off");
         if let Some(index) = broken {
             self.active.remove(&index);
@@ -153,7 +187,11 @@ impl Workload {
 
     async fn restart(&mut self) {
         self.order_all(Order::Restart);
-        let ended: Vec<usize> = if self.job.is_none() { self.ended.keys().copied().collect() } else { Vec::new() };
+        let ended: Vec<usize> = if self.job.is_none() {
+            self.ended.keys().copied().collect()
+        } else {
+            Vec::new()
+        };
         for index in ended {
             self.spawn(index, Begin::Again(Duration::ZERO));
         }
@@ -161,9 +199,15 @@ impl Workload {
 
     /// Ends all instances; answers with what could not be ended.
     async fn stop(&mut self, grace: Option<Duration>) -> Vec<String> {
-        self.shared.publish_workload(&self.spec.key, WorkloadState::Stopping);
+        self.shared
+            .publish_workload(&self.spec.key, WorkloadState::Stopping);
         self.order_all(Order::Stop { grace });
-        let longest = self.spec.instances.iter().map(|spec| grace.or(spec.grace).unwrap_or(DEFAULT_GRACE)).max();
+        let longest = self
+            .spec
+            .instances
+            .iter()
+            .map(|spec| grace.or(spec.grace).unwrap_or(DEFAULT_GRACE))
+            .max();
         let mut left = Vec::new();
         let all = async {
             while let Some(ended) = self.tasks.join_next().await {
@@ -171,15 +215,28 @@ impl Workload {
                     Ok((index, outcome)) => {
                         self.active.remove(&index);
                         if let Outcome::Stopped(Err(error)) = outcome {
-                            left.push(format!("{}: {error}", self.spec.key.instance(number(index))));
+                            left.push(format!(
+                                "{}: {error}",
+                                self.spec.key.instance(number(index))
+                            ));
                         }
                     }
-                    Err(error) => left.push(format!("a task of {} broke off: {error}", self.spec.key)),
+                    Err(error) => {
+                        left.push(format!("a task of {} broke off: {error}", self.spec.key))
+                    }
                 }
             }
         };
-        if timeout(longest.unwrap_or_default() + STOP_TIME, all).await.is_err() {
-            left.extend(self.active.keys().map(|index| format!("{}: it takes too long", self.spec.key.instance(number(*index)))));
+        if timeout(longest.unwrap_or_default() + STOP_TIME, all)
+            .await
+            .is_err()
+        {
+            left.extend(self.active.keys().map(|index| {
+                format!(
+                    "{}: it takes too long",
+                    self.spec.key.instance(number(*index))
+                )
+            }));
         }
         left
     }
@@ -191,7 +248,9 @@ impl Workload {
                 JobState::Succeeded => WorkloadState::Succeeded,
                 _ => WorkloadState::Active,
             },
-            None if !self.active.is_empty() || self.spec.instances.is_empty() => WorkloadState::Active,
+            None if !self.active.is_empty() || self.spec.instances.is_empty() => {
+                WorkloadState::Active
+            }
             None if self.ended.values().all(|success| *success) => WorkloadState::Succeeded,
             None => WorkloadState::Failed,
         };

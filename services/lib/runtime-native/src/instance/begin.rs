@@ -47,11 +47,17 @@ impl Instance {
             let shim = run.as_ref().and_then(|run| self.living(run));
             match (run, shim) {
                 (Some(run), Some(shim)) if run.app.is_some() => {
-                    return Found::Running(Box::new(Running { run, shim, adopted: true }));
+                    return Found::Running(Box::new(Running {
+                        run,
+                        shim,
+                        adopted: true,
+                    }));
                 }
                 // A start that is going on.
                 (_, Some(_)) if Instant::now() < until => sleep(SETTLE_LOOK).await,
-                (_, None) if is_held(&self.state) && Instant::now() < until => sleep(SETTLE_LOOK).await,
+                (_, None) if is_held(&self.state) && Instant::now() < until => {
+                    sleep(SETTLE_LOOK).await
+                }
                 (run, shim) => {
                     if let Some(shim) = shim {
                         self.abandon(&shim).await;
@@ -66,7 +72,13 @@ impl Instance {
     fn living(&self, run: &RunFile) -> Option<Process> {
         let same_boot = proc::boot_id().is_ok_and(|boot_id| boot_id == run.boot_id);
         let opened = same_boot.then(|| Process::open(run.shim)).transpose();
-        opened.inspect_err(|error| tracing::error!(instance = %self.id, %error, "cannot look at its shim")).ok().flatten().flatten()
+        opened
+            .inspect_err(
+                |error| tracing::error!(instance = %self.id, %error, "cannot look at its shim"),
+            )
+            .ok()
+            .flatten()
+            .flatten()
     }
 
     async fn find_ended(&mut self, run: Option<RunFile>) -> Found {
@@ -80,11 +92,18 @@ impl Instance {
         let Some(run) = run else {
             // Also when all records were lost: nothing may run twice.
             self.clean_up(None).await;
-            return Found::Nothing { after: Duration::ZERO };
+            return Found::Nothing {
+                after: Duration::ZERO,
+            };
         };
         if proc::boot_id().is_ok_and(|boot_id| boot_id != run.boot_id) {
             let message = "the machine was restarted while it ran".to_owned();
-            let exit = LastExit { end: RunEnd::Unknown, reason: Reason::Rebooted, message, at_ms: None };
+            let exit = LastExit {
+                end: RunEnd::Unknown,
+                reason: Reason::Rebooted,
+                message,
+                at_ms: None,
+            };
             return Found::Ended(Some((run.run_id(), None)), exit);
         }
         let exit = self.collect(&run, None).await;
@@ -96,12 +115,18 @@ impl Instance {
         self.status.warnings.clear();
         self.set(Phase::Starting, None, "");
         let plan = self.plan().await.map_err(|exit| (None, exit))?;
-        let run = launch(&self.shared.config.shim, &self.state, &plan).await.map_err(|exit| (None, *exit))?;
+        let run = launch(&self.shared.config.shim, &self.state, &plan)
+            .await
+            .map_err(|exit| (None, *exit))?;
         if let Some(warning) = run.warning.clone() {
             self.warn("LimitsNotEnforced", warning);
         }
         match self.living(&run) {
-            Some(shim) => Ok(Running { run, shim, adopted: false }),
+            Some(shim) => Ok(Running {
+                run,
+                shim,
+                adopted: false,
+            }),
             None => {
                 let id = run.run_id();
                 // Shown, though it is over: it ran.
@@ -114,31 +139,61 @@ impl Instance {
 
     /// Everything up to the launch.
     async fn plan(&mut self) -> Result<Plan, LastExit> {
-        let failed = |reason, message: String| LastExit { end: RunEnd::NotStarted, reason, message, at_ms: None };
-        Probes::read(&self.spec).map_err(|error| failed(Reason::ProbeInvalid, error.to_string()))?;
+        let failed = |reason, message: String| LastExit {
+            end: RunEnd::NotStarted,
+            reason,
+            message,
+            at_ms: None,
+        };
+        Probes::read(&self.spec)
+            .map_err(|error| failed(Reason::ProbeInvalid, error.to_string()))?;
         let environment = self.shared.environment(&self.id, &self.spec);
-        let (paths, id, spec, state) = (self.shared.paths.clone(), self.id.clone(), self.spec.clone(), self.state.clone());
-        let path_variable = environment.env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.clone());
+        let (paths, id, spec, state) = (
+            self.shared.paths.clone(),
+            self.id.clone(),
+            self.spec.clone(),
+            self.state.clone(),
+        );
+        let path_variable = environment
+            .env
+            .iter()
+            .find(|(name, _)| name == "PATH")
+            .map(|(_, value)| value.clone());
         let made = tokio::task::spawn_blocking(move || {
-            fs::create_dir_all(&state.0)
-                .map_err(|error| failed(Reason::PrepareFailed, format!("cannot make {}: {error}", state.0.display())))?;
-            let warnings =
-                materialise(&paths, &id, &spec).map_err(|error| failed(Reason::PrepareFailed, error.to_string()))?;
+            fs::create_dir_all(&state.0).map_err(|error| {
+                failed(
+                    Reason::PrepareFailed,
+                    format!("cannot make {}: {error}", state.0.display()),
+                )
+            })?;
+            let warnings = materialise(&paths, &id, &spec)
+                .map_err(|error| failed(Reason::PrepareFailed, error.to_string()))?;
             let path_variable = path_variable.unwrap_or_default();
-            let entry = program::resolve(&paths.instance(&id), &spec, &path_variable.to_string_lossy())
-                .map_err(|error| failed(error.reason, error.to_string()))?;
+            let entry = program::resolve(
+                &paths.instance(&id),
+                &spec,
+                &path_variable.to_string_lossy(),
+            )
+            .map_err(|error| failed(error.reason, error.to_string()))?;
             Ok((warnings, entry))
         });
-        let made = made.await.unwrap_or_else(|error| Err(failed(Reason::PrepareFailed, format!("making its directory broke off: {error}"))));
+        let made = made.await.unwrap_or_else(|error| {
+            Err(failed(
+                Reason::PrepareFailed,
+                format!("making its directory broke off: {error}"),
+            ))
+        });
         let (warnings, entry) = made?;
         for warning in warnings {
             self.warn(warning.kind, warning.message);
         }
         let log = self.shared.paths.log(&self.id);
-        self.shared
-            .logs
-            .add(&log)
-            .map_err(|error| failed(Reason::PrepareFailed, format!("cannot write its log {}: {error}", log.display())))?;
+        self.shared.logs.add(&log).map_err(|error| {
+            failed(
+                Reason::PrepareFailed,
+                format!("cannot write its log {}: {error}", log.display()),
+            )
+        })?;
         Ok(Plan {
             name: self.id.to_string().into(),
             program: entry.program,
@@ -147,7 +202,12 @@ impl Instance {
             cwd: entry.cwd,
             log,
             cgroups: self.cgroups(),
-            rlimits: self.spec.rlimits.iter().map(|limit| (word(limit.resource), limit.soft, limit.hard)).collect(),
+            rlimits: self
+                .spec
+                .rlimits
+                .iter()
+                .map(|limit| (word(limit.resource), limit.soft, limit.hard))
+                .collect(),
             user: self.spec.user.map(|user| (user.uid, user.gid)),
             linger_ms: u64::try_from(self.grace().as_millis()).unwrap_or(u64::MAX),
         })
@@ -161,7 +221,10 @@ impl Instance {
         cgroup::remove(&recorded_cgroups(&self.state).unwrap_or_default());
         let group = self.shared.cgroups.make(&self.id, &self.spec.limits);
         if !group.missing.is_empty() {
-            self.warn("LimitsNotEnforced", format!("its limits are not enforced: {}", group.missing));
+            self.warn(
+                "LimitsNotEnforced",
+                format!("its limits are not enforced: {}", group.missing),
+            );
         }
         group.enter
     }

@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_util::Stream;
 use rustix::fs::inotify;
+use rustix::io::Errno;
 use tokio::sync::{mpsc, watch};
 
 use crate::process::watch_readable;
@@ -36,7 +37,12 @@ impl Stream for LogStream {
 }
 
 /// Reads a log: the last `tail` lines of what there is, then, with `follow`, what comes.
-pub(crate) fn stream(book: &LogBook, log: &Path, tail: usize, follow: bool) -> (LogStream, impl Future<Output = ()> + Send + use<>) {
+pub(crate) fn stream(
+    book: &LogBook,
+    log: &Path,
+    tail: usize,
+    follow: bool,
+) -> (LogStream, impl Future<Output = ()> + Send + use<>) {
     let (sender, receiver) = mpsc::channel(AHEAD);
     // Before the first look: a rotation after this is seen.
     let rotations = book.subscribe(log);
@@ -46,7 +52,11 @@ pub(crate) fn stream(book: &LogBook, log: &Path, tail: usize, follow: bool) -> (
         let read = async {
             let mut reader = Reader::open(log, tail, rotations).await?;
             reader.copy(&sender).await?;
-            if follow { reader.follow(&sender).await } else { Ok(()) }
+            if follow {
+                reader.follow(&sender).await
+            } else {
+                Ok(())
+            }
         };
         tokio::select! {
             result = read => if let Err(error) = result && error.kind() != io::ErrorKind::BrokenPipe {
@@ -68,7 +78,11 @@ struct Reader {
 }
 
 impl Reader {
-    async fn open(log: PathBuf, tail: usize, mut rotations: watch::Receiver<Rotations>) -> io::Result<Self> {
+    async fn open(
+        log: PathBuf,
+        tail: usize,
+        mut rotations: watch::Receiver<Rotations>,
+    ) -> io::Result<Self> {
         loop {
             let before = at_rest(&mut rotations).await;
             let path = log.clone();
@@ -79,7 +93,13 @@ impl Reader {
             })
             .await?;
             if *rotations.borrow() == before {
-                return Ok(Self { log, file, offset, rotations, seen: before.done });
+                return Ok(Self {
+                    log,
+                    file,
+                    offset,
+                    rotations,
+                    seen: before.done,
+                });
             }
         }
     }
@@ -108,12 +128,17 @@ impl Reader {
     }
 
     /// Sends what was moved to rotated files since the last look. Answers what it took into account.
-    async fn catch_up(&mut self, sender: &mpsc::Sender<io::Result<Bytes>>) -> io::Result<Rotations> {
+    async fn catch_up(
+        &mut self,
+        sender: &mpsc::Sender<io::Result<Bytes>>,
+    ) -> io::Result<Rotations> {
         let now = at_rest(&mut self.rotations).await;
         for behind in (1..=now.done - self.seen).rev() {
             let mut offset = std::mem::take(&mut self.offset);
             // One that is gone already was rotated away before we came to it.
-            let Ok(file) = File::open(numbered(&self.log, behind)) else { continue };
+            let Ok(file) = File::open(numbered(&self.log, behind)) else {
+                continue;
+            };
             loop {
                 let piece = read_at(&file, offset).await?;
                 if piece.is_empty() {
@@ -130,8 +155,15 @@ impl Reader {
     /// Sends what is written, until the log is removed.
     async fn follow(&mut self, sender: &mpsc::Sender<io::Result<Bytes>>) -> io::Result<()> {
         let fd = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
-        let flags = inotify::WatchFlags::MODIFY | inotify::WatchFlags::DELETE_SELF | inotify::WatchFlags::MOVE_SELF | inotify::WatchFlags::ATTRIB;
-        inotify::add_watch(&fd, &self.log, flags)?;
+        let flags = inotify::WatchFlags::MODIFY
+            | inotify::WatchFlags::DELETE_SELF
+            | inotify::WatchFlags::MOVE_SELF
+            | inotify::WatchFlags::ATTRIB;
+        match inotify::add_watch(&fd, &self.log, flags) {
+            // Removed before we came to watch it.
+            Err(Errno::NOENT) => return self.copy(sender).await,
+            watched => watched?,
+        };
         let events = watch_readable(fd)?;
         loop {
             // After the watch was added and after each event: nothing is missed.
@@ -172,7 +204,10 @@ fn drain(fd: &OwnedFd) {
 }
 
 async fn send(sender: &mpsc::Sender<io::Result<Bytes>>, piece: Bytes) -> io::Result<()> {
-    sender.send(Ok(piece)).await.map_err(|_| io::ErrorKind::BrokenPipe.into())
+    sender
+        .send(Ok(piece))
+        .await
+        .map_err(|_| io::ErrorKind::BrokenPipe.into())
 }
 
 async fn read_at(file: &File, offset: u64) -> io::Result<Bytes> {
@@ -186,6 +221,10 @@ async fn read_at(file: &File, offset: u64) -> io::Result<Bytes> {
     .await
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(io::Error::other)?
 }

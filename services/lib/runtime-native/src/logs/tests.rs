@@ -7,7 +7,11 @@ use futures_util::StreamExt;
 
 use super::*;
 
-const SMALL: LogLimits = LogLimits { max_bytes: 100, keep: 2, check_every: Duration::from_millis(5) };
+const SMALL: LogLimits = LogLimits {
+    max_bytes: 100,
+    keep: 2,
+    check_every: Duration::from_millis(5),
+};
 
 fn text(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_default()
@@ -19,7 +23,11 @@ fn the_tail_begins_at_a_line() {
     assert_eq!(tail_start(&mut file, 3).unwrap(), 0);
     file.write_all(b"one\ntwo\nthree\n").unwrap();
     for (lines, start) in [(0, 14), (1, 8), (2, 4), (3, 0), (9, 0)] {
-        assert_eq!(tail_start(&mut file, lines).unwrap(), start, "{lines} lines");
+        assert_eq!(
+            tail_start(&mut file, lines).unwrap(),
+            start,
+            "{lines} lines"
+        );
     }
     file.write_all(b"unfinished").unwrap();
     assert_eq!(tail_start(&mut file, 1).unwrap(), 14);
@@ -38,13 +46,24 @@ fn the_tail_of_a_long_line_is_the_line() {
 fn rotation_keeps_the_newest_and_the_writer_goes_on_in_its_file() {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("x.log");
-    let mut writer = OpenOptions::new().create(true).append(true).open(&log).unwrap();
+    let mut writer = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&log)
+        .unwrap();
     for part in ["a", "b", "c"] {
         writeln!(writer, "{part}").unwrap();
         rotate(&log, SMALL).unwrap();
     }
     writeln!(writer, "d").unwrap();
-    assert_eq!((text(&log), text(&numbered(&log, 1)), text(&numbered(&log, 2))), ("d\n".into(), "c\n".into(), "b\n".into()));
+    assert_eq!(
+        (
+            text(&log),
+            text(&numbered(&log, 1)),
+            text(&numbered(&log, 2))
+        ),
+        ("d\n".into(), "c\n".into(), "b\n".into())
+    );
     assert!(!numbered(&log, 3).exists());
 }
 
@@ -71,7 +90,10 @@ fn a_log_far_over_its_cap_leaves_its_newest_part() {
 
 async fn read(book: &LogBook, log: &Path, tail: usize) -> String {
     let (stream, reading) = stream(book, log, tail, false);
-    let (pieces, ()) = tokio::join!(stream.map(|piece| piece.unwrap()).collect::<Vec<_>>(), reading);
+    let (pieces, ()) = tokio::join!(
+        stream.map(|piece| piece.unwrap()).collect::<Vec<_>>(),
+        reading
+    );
     String::from_utf8(pieces.concat()).unwrap()
 }
 
@@ -151,7 +173,10 @@ async fn the_task_rotates_what_is_too_large_and_ends_when_cancelled() {
     let cancel = CancellationToken::new();
     let task = tokio::spawn(book.clone().rotate(SMALL, cancel.clone()));
     fs::write(&log, "x".repeat(101)).unwrap();
-    rotations.wait_for(|rotations| rotations.done == 1).await.unwrap();
+    rotations
+        .wait_for(|rotations| rotations.done == 1)
+        .await
+        .unwrap();
     assert_eq!((text(&log).len(), text(&numbered(&log, 1)).len()), (0, 101));
     cancel.cancel();
     task.await.unwrap();

@@ -9,7 +9,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Component, Path};
 use std::time::SystemTime;
 
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, chownat, linkat, mkdirat, openat, readlinkat, renameat, statat, symlinkat, unlinkat};
+use rustix::fs::{
+    AtFlags, CWD, Gid, Mode, OFlags, Uid, chownat, linkat, mkdirat, openat, readlinkat, renameat,
+    statat, symlinkat, unlinkat,
+};
 use rustix::io::Errno;
 
 use crate::spec::RunAs;
@@ -38,7 +41,12 @@ impl Dir {
 
     /// Opens a directory of ours that is there.
     pub(super) fn open(path: &Path, user: Option<RunAs>) -> io::Result<Self> {
-        let fd = openat(CWD, path, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let fd = openat(
+            CWD,
+            path,
+            OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
         Ok(Self { fd, user })
     }
 
@@ -51,7 +59,13 @@ impl Dir {
 
     fn own(&self, name: &OsStr) -> io::Result<()> {
         if let Some(RunAs { uid, gid }) = self.user {
-            chownat(&self.fd, name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::SYMLINK_NOFOLLOW)?;
+            chownat(
+                &self.fd,
+                name,
+                Some(Uid::from_raw(uid)),
+                Some(Gid::from_raw(gid)),
+                AtFlags::SYMLINK_NOFOLLOW,
+            )?;
         }
         Ok(())
     }
@@ -64,7 +78,10 @@ impl Dir {
             Err(errno) => return Err(errno.into()),
         };
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let dir = Self { fd: openat(&self.fd, name, flags, Mode::empty())?, user: self.user };
+        let dir = Self {
+            fd: openat(&self.fd, name, flags, Mode::empty())?,
+            user: self.user,
+        };
         if created {
             dir.own_self()?;
         }
@@ -73,7 +90,10 @@ impl Dir {
 
     /// The directory at a relative path of plain names beneath it.
     pub(super) fn enter_path(&self, path: &Path) -> io::Result<Self> {
-        let mut dir = Self { fd: self.fd.try_clone()?, user: self.user };
+        let mut dir = Self {
+            fd: self.fd.try_clone()?,
+            user: self.user,
+        };
         for component in path.components() {
             match component {
                 Component::Normal(name) => dir = dir.enter(name)?,
@@ -87,7 +107,10 @@ impl Dir {
     /// The directory that a relative path is in, and the path's last name.
     pub(super) fn parent_of<'a>(&self, path: &'a Path) -> io::Result<(Self, &'a OsStr)> {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-        Ok((self.enter_path(path.parent().unwrap_or(Path::new("")))?, name))
+        Ok((
+            self.enter_path(path.parent().unwrap_or(Path::new("")))?,
+            name,
+        ))
     }
 
     /// A regular file of that name, opened to read. `None`: there is none.
@@ -193,9 +216,15 @@ impl Dir {
         Ok(())
     }
 
-    fn replace(&self, name: &OsStr, mode: u32, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    fn replace(
+        &self,
+        name: &OsStr,
+        mode: u32,
+        fill: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> io::Result<()> {
         self.clear(OsStr::new(TEMPORARY))?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut file = File::from(openat(&self.fd, TEMPORARY, flags, Mode::RUSR | Mode::WUSR)?);
         let filled = fill(&mut file).and_then(|()| {
             file.set_permissions(fs::Permissions::from_mode(mode))?;

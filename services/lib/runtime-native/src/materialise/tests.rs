@@ -27,11 +27,22 @@ impl Fixture {
             version: "1".try_into().unwrap(),
             service: "main".try_into().unwrap(),
         };
-        Self { root, paths, id: key.instance(1) }
+        Self {
+            root,
+            paths,
+            id: key.instance(1),
+        }
     }
 
     fn make(&self, mounts: Vec<Mount>) -> Result<Vec<Warning>, PrepareError> {
-        materialise(&self.paths, &self.id, &InstanceSpec { mounts, ..InstanceSpec::default() })
+        materialise(
+            &self.paths,
+            &self.id,
+            &InstanceSpec {
+                mounts,
+                ..InstanceSpec::default()
+            },
+        )
     }
 
     fn dir(&self) -> PathBuf {
@@ -45,11 +56,20 @@ impl Fixture {
 }
 
 fn mount(name: &str, path: &str, source: MountSource) -> Mount {
-    Mount { name: name.to_owned(), path: path.to_owned(), sub_path: String::new(), source }
+    Mount {
+        name: name.to_owned(),
+        path: path.to_owned(),
+        sub_path: String::new(),
+        source,
+    }
 }
 
 fn file(path: &str, text: &str) -> FileSpec {
-    FileSpec { path: path.to_owned(), content: Content::Bytes(Bytes::copy_from_slice(text.as_bytes())), mode: None }
+    FileSpec {
+        path: path.to_owned(),
+        content: Content::Bytes(Bytes::copy_from_slice(text.as_bytes())),
+        mode: None,
+    }
 }
 
 fn mode(path: &Path) -> u32 {
@@ -57,7 +77,10 @@ fn mode(path: &Path) -> u32 {
 }
 
 fn package(files: Vec<FileSpec>) -> InstanceSpec {
-    InstanceSpec { mounts: vec![mount("program", PROGRAM_MOUNT, MountSource::Config(files))], ..InstanceSpec::default() }
+    InstanceSpec {
+        mounts: vec![mount("program", PROGRAM_MOUNT, MountSource::Config(files))],
+        ..InstanceSpec::default()
+    }
 }
 
 #[test]
@@ -65,26 +88,63 @@ fn every_kind_of_volume_appears_beneath_the_instance() {
     let fixture = Fixture::new(true);
     let warnings = fixture
         .make(vec![
-            mount("conf", "/etc/baetyl", MountSource::Config(vec![file("conf.yml", "a: 1")])),
-            mount("certs", "etc/baetyl/certs", MountSource::Secret(vec![file("key.pem", "k")])),
+            mount(
+                "conf",
+                "/etc/baetyl",
+                MountSource::Config(vec![file("conf.yml", "a: 1")]),
+            ),
+            mount(
+                "certs",
+                "etc/baetyl/certs",
+                MountSource::Secret(vec![file("key.pem", "k")]),
+            ),
             mount("data", "/var/data", MountSource::EmptyDir),
-            mount("shared", "/mnt/shared", MountSource::HostPath("shared/x".into())),
+            mount(
+                "shared",
+                "/mnt/shared",
+                MountSource::HostPath("shared/x".into()),
+            ),
         ])
         .unwrap();
     assert_eq!(warnings, []);
     let dir = fixture.dir();
-    assert_eq!((fs::read(dir.join("etc/baetyl/conf.yml")).unwrap(), mode(&dir.join("etc/baetyl/conf.yml"))), (b"a: 1".to_vec(), 0o644));
-    assert_eq!((fs::read(dir.join("etc/baetyl/certs/key.pem")).unwrap(), mode(&dir.join("etc/baetyl/certs/key.pem"))), (b"k".to_vec(), 0o600));
-    assert!(fs::canonicalize(dir.join("etc/baetyl/certs/key.pem")).unwrap().starts_with(fixture.root.path().canonicalize().unwrap().join("memory")));
+    assert_eq!(
+        (
+            fs::read(dir.join("etc/baetyl/conf.yml")).unwrap(),
+            mode(&dir.join("etc/baetyl/conf.yml"))
+        ),
+        (b"a: 1".to_vec(), 0o644)
+    );
+    assert_eq!(
+        (
+            fs::read(dir.join("etc/baetyl/certs/key.pem")).unwrap(),
+            mode(&dir.join("etc/baetyl/certs/key.pem"))
+        ),
+        (b"k".to_vec(), 0o600)
+    );
+    assert!(
+        fs::canonicalize(dir.join("etc/baetyl/certs/key.pem"))
+            .unwrap()
+            .starts_with(fixture.root.path().canonicalize().unwrap().join("memory"))
+    );
     assert!(dir.join("var/data").is_dir());
-    assert_eq!(fs::read_link(dir.join("mnt/shared")).unwrap(), fixture.root.path().join("host/shared/x"));
+    assert_eq!(
+        fs::read_link(dir.join("mnt/shared")).unwrap(),
+        fixture.root.path().join("host/shared/x")
+    );
     assert!(dir.join("mnt/shared").is_dir());
 }
 
 #[test]
 fn without_memory_secrets_lie_on_disk_and_it_says_so() {
     let fixture = Fixture::new(false);
-    let warnings = fixture.make(vec![mount("s", "/s", MountSource::Secret(vec![file("k", "v")]))]).unwrap();
+    let warnings = fixture
+        .make(vec![mount(
+            "s",
+            "/s",
+            MountSource::Secret(vec![file("k", "v")]),
+        )])
+        .unwrap();
     assert_eq!(warnings[0].kind, "SecretsOnDisk");
     assert_eq!(mode(&fixture.dir().join("s/k")), 0o600);
 }
@@ -94,10 +154,22 @@ fn making_it_again_writes_nothing_and_mends_what_is_torn() {
     let fixture = Fixture::new(false);
     let original = fixture.root.path().join("object");
     fs::write(&original, "big").unwrap();
-    let copied = FileSpec { path: "object".to_owned(), content: Content::Copy(original), mode: None };
-    let mounts = vec![mount("c", "/c", MountSource::Config(vec![file("same", "x"), file("torn", "whole"), copied]))];
+    let copied = FileSpec {
+        path: "object".to_owned(),
+        content: Content::Copy(original),
+        mode: None,
+    };
+    let mounts = vec![mount(
+        "c",
+        "/c",
+        MountSource::Config(vec![file("same", "x"), file("torn", "whole"), copied]),
+    )];
     fixture.make(mounts.clone()).unwrap();
-    let inode = |name: &str| fs::metadata(fixture.dir().join("c").join(name)).unwrap().ino();
+    let inode = |name: &str| {
+        fs::metadata(fixture.dir().join("c").join(name))
+            .unwrap()
+            .ino()
+    };
     let before = (inode("same"), inode("object"));
     fs::write(fixture.dir().join("c/torn"), "wh").unwrap();
     fixture.make(mounts).unwrap();
@@ -112,18 +184,37 @@ fn objects_are_copied_linked_or_unpacked_as_told() {
     fs::create_dir_all(store.join("tree/sub")).unwrap();
     fs::write(store.join("model.bin"), "m").unwrap();
     fs::write(store.join("tree/sub/run.sh"), "#!/bin/sh").unwrap();
-    fs::set_permissions(store.join("tree/sub/run.sh"), fs::Permissions::from_mode(0o500)).unwrap();
-    let from = |path: &str, content| FileSpec { path: path.to_owned(), content, mode: None };
+    fs::set_permissions(
+        store.join("tree/sub/run.sh"),
+        fs::Permissions::from_mode(0o500),
+    )
+    .unwrap();
+    let from = |path: &str, content| FileSpec {
+        path: path.to_owned(),
+        content,
+        mode: None,
+    };
     let files = vec![
         from("copy", Content::Copy(store.join("model.bin"))),
         from("link", Content::Link(store.join("model.bin"))),
         from("dir", Content::Tree(store.join("tree"))),
     ];
-    fixture.make(vec![mount("o", "/o", MountSource::Config(files))]).unwrap();
+    fixture
+        .make(vec![mount("o", "/o", MountSource::Config(files))])
+        .unwrap();
     let at = |name: &str| fs::metadata(fixture.dir().join("o").join(name)).unwrap();
-    assert_ne!(at("copy").ino(), fs::metadata(store.join("model.bin")).unwrap().ino());
-    assert_eq!(at("link").ino(), fs::metadata(store.join("model.bin")).unwrap().ino());
-    assert_eq!(at("dir/sub/run.sh").permissions().mode() & 0o777, 0o744 | 0o500);
+    assert_ne!(
+        at("copy").ino(),
+        fs::metadata(store.join("model.bin")).unwrap().ino()
+    );
+    assert_eq!(
+        at("link").ino(),
+        fs::metadata(store.join("model.bin")).unwrap().ino()
+    );
+    assert_eq!(
+        at("dir/sub/run.sh").permissions().mode() & 0o777,
+        0o744 | 0o500
+    );
 }
 
 #[test]
@@ -134,10 +225,17 @@ fn a_part_of_a_volume_can_be_mounted() {
         sub_path: sub_path.to_owned(),
         ..mount("c", path, MountSource::Config(files.to_vec()))
     };
-    fixture.make(vec![part("/etc/one.yml", "a.yml", &files), part("/etc/dir", "sub", &files)]).unwrap();
+    fixture
+        .make(vec![
+            part("/etc/one.yml", "a.yml", &files),
+            part("/etc/dir", "sub", &files),
+        ])
+        .unwrap();
     assert_eq!(fs::read(fixture.dir().join("etc/one.yml")).unwrap(), b"a");
     assert_eq!(fs::read(fixture.dir().join("etc/dir/b.yml")).unwrap(), b"b");
-    let error = fixture.make(vec![part("/x", "absent", &files)]).unwrap_err();
+    let error = fixture
+        .make(vec![part("/x", "absent", &files)])
+        .unwrap_err();
     assert!(matches!(error, PrepareError::SubPath { .. }), "{error}");
 }
 
@@ -145,10 +243,24 @@ fn a_part_of_a_volume_can_be_mounted() {
 fn paths_that_lead_out_of_the_instance_are_refused() {
     let fixture = Fixture::new(false);
     for path in ["../x", "/a/../../x", "a/.."] {
-        let error = fixture.make(vec![mount("v", path, MountSource::EmptyDir)]).unwrap_err();
-        assert!(matches!(error, PrepareError::Outside { .. }), "{path}: {error}");
-        let error = fixture.make(vec![mount("v", "/v", MountSource::Config(vec![file(path, "x")]))]).unwrap_err();
-        assert!(matches!(error, PrepareError::Outside { .. }), "{path}: {error}");
+        let error = fixture
+            .make(vec![mount("v", path, MountSource::EmptyDir)])
+            .unwrap_err();
+        assert!(
+            matches!(error, PrepareError::Outside { .. }),
+            "{path}: {error}"
+        );
+        let error = fixture
+            .make(vec![mount(
+                "v",
+                "/v",
+                MountSource::Config(vec![file(path, "x")]),
+            )])
+            .unwrap_err();
+        assert!(
+            matches!(error, PrepareError::Outside { .. }),
+            "{path}: {error}"
+        );
     }
 }
 
@@ -157,8 +269,13 @@ fn volumes_in_one_place_or_inside_a_host_path_are_refused() {
     let fixture = Fixture::new(false);
     let host = || mount("host", "/h", MountSource::HostPath("/tmp".into()));
     for other in ["/h", "h/", "/h/inner", "/h/a/b", "/", ""] {
-        let error = fixture.make(vec![host(), mount("other", other, MountSource::EmptyDir)]).unwrap_err();
-        assert!(matches!(error, PrepareError::Overlap { .. }), "{other}: {error}");
+        let error = fixture
+            .make(vec![host(), mount("other", other, MountSource::EmptyDir)])
+            .unwrap_err();
+        assert!(
+            matches!(error, PrepareError::Overlap { .. }),
+            "{other}: {error}"
+        );
     }
 }
 
@@ -169,7 +286,13 @@ fn a_link_planted_by_the_application_is_not_followed() {
     fs::create_dir(&victim).unwrap();
     fs::create_dir_all(fixture.dir()).unwrap();
     symlink(&victim, fixture.dir().join("etc")).unwrap();
-    let error = fixture.make(vec![mount("c", "/etc/sub", MountSource::Config(vec![file("f", "x")]))]).unwrap_err();
+    let error = fixture
+        .make(vec![mount(
+            "c",
+            "/etc/sub",
+            MountSource::Config(vec![file("f", "x")]),
+        )])
+        .unwrap_err();
     assert!(matches!(error, PrepareError::Io { .. }), "{error}");
     assert_eq!(fs::read_dir(&victim).unwrap().count(), 0);
     // A link in place of a file is replaced, not written through.
@@ -177,7 +300,13 @@ fn a_link_planted_by_the_application_is_not_followed() {
     fs::create_dir(fixture.dir().join("etc")).unwrap();
     fs::write(victim.join("precious"), "p").unwrap();
     symlink(victim.join("precious"), fixture.dir().join("etc/f")).unwrap();
-    fixture.make(vec![mount("c", "/etc", MountSource::Config(vec![file("f", "x")]))]).unwrap();
+    fixture
+        .make(vec![mount(
+            "c",
+            "/etc",
+            MountSource::Config(vec![file("f", "x")]),
+        )])
+        .unwrap();
     assert_eq!(fs::read(victim.join("precious")).unwrap(), b"p");
     assert_eq!(fs::read(fixture.dir().join("etc/f")).unwrap(), b"x");
 }
@@ -185,11 +314,20 @@ fn a_link_planted_by_the_application_is_not_followed() {
 #[test]
 fn a_package_names_its_entry_which_becomes_executable() {
     let fixture = Fixture::new(false);
-    let mut spec = package(vec![file("program.yml", "entry: bin/run.sh\nargs: [-v]\nother: 1"), file("bin/run.sh", "#!/bin/sh")]);
+    let mut spec = package(vec![
+        file("program.yml", "entry: bin/run.sh\nargs: [-v]\nother: 1"),
+        file("bin/run.sh", "#!/bin/sh"),
+    ]);
     spec.args = vec!["more".to_owned()];
     let entry = fixture.program(&spec).unwrap();
-    assert_eq!(entry.program, fixture.dir().join("var/lib/baetyl/bin/bin/run.sh"));
-    assert_eq!((entry.args, entry.cwd), (vec!["-v".into(), "more".into()], fixture.dir()));
+    assert_eq!(
+        entry.program,
+        fixture.dir().join("var/lib/baetyl/bin/bin/run.sh")
+    );
+    assert_eq!(
+        (entry.args, entry.cwd),
+        (vec!["-v".into(), "more".into()], fixture.dir())
+    );
     assert_eq!(mode(&entry.program), 0o755);
     // Made again, it stays executable.
     fixture.program(&spec).unwrap();
@@ -202,9 +340,21 @@ fn a_command_is_looked_up_where_its_form_says() {
         program: Program::Command(vec![word.to_owned(), "x".to_owned()]),
         ..package(vec![file("run.sh", "#!/bin/sh")])
     };
-    assert!(fixture.program(&spec("sh")).unwrap().program.ends_with("bin/sh"));
-    assert_eq!(fixture.program(&spec("/bin/sh")).unwrap().program, Path::new("/bin/sh"));
-    assert_eq!(fixture.program(&spec("./run.sh")).unwrap().program, fixture.dir().join("var/lib/baetyl/bin/./run.sh"));
+    assert!(
+        fixture
+            .program(&spec("sh"))
+            .unwrap()
+            .program
+            .ends_with("bin/sh")
+    );
+    assert_eq!(
+        fixture.program(&spec("/bin/sh")).unwrap().program,
+        Path::new("/bin/sh")
+    );
+    assert_eq!(
+        fixture.program(&spec("./run.sh")).unwrap().program,
+        fixture.dir().join("var/lib/baetyl/bin/./run.sh")
+    );
 }
 
 #[test]
@@ -212,22 +362,43 @@ fn what_cannot_be_started_has_a_clear_reason() {
     let fixture = Fixture::new(false);
     let command = |words: &[&str]| InstanceSpec {
         program: Program::Command(words.iter().map(|word| (*word).to_owned()).collect()),
-        files: vec![file("plain", "#!/bin/sh"), FileSpec { mode: Some(0o755), ..file("empty", "") }],
+        files: vec![
+            file("plain", "#!/bin/sh"),
+            FileSpec {
+                mode: Some(0o755),
+                ..file("empty", "")
+            },
+        ],
         ..InstanceSpec::default()
     };
     let cases = [
         (InstanceSpec::default(), Reason::EntryMissing),
         (package(vec![]), Reason::EntryMissing),
-        (package(vec![file("program.yml", "no entry")]), Reason::EntryMissing),
-        (package(vec![file("program.yml", "entry: ''")]), Reason::EntryMissing),
-        (package(vec![file("program.yml", "entry: absent")]), Reason::EntryMissing),
+        (
+            package(vec![file("program.yml", "no entry")]),
+            Reason::EntryMissing,
+        ),
+        (
+            package(vec![file("program.yml", "entry: ''")]),
+            Reason::EntryMissing,
+        ),
+        (
+            package(vec![file("program.yml", "entry: absent")]),
+            Reason::EntryMissing,
+        ),
         (command(&[]), Reason::EntryMissing),
         (command(&["no-such-program"]), Reason::EntryMissing),
         (command(&["/no/such/program"]), Reason::EntryMissing),
         (command(&["/tmp"]), Reason::NotExecutable),
         (command(&["./plain"]), Reason::NotExecutable),
         (command(&["./empty"]), Reason::BadFormat),
-        (InstanceSpec { working_dir: Some("/no/such/dir".into()), ..command(&["sh"]) }, Reason::WorkingDirMissing),
+        (
+            InstanceSpec {
+                working_dir: Some("/no/such/dir".into()),
+                ..command(&["sh"])
+            },
+            Reason::WorkingDirMissing,
+        ),
     ];
     for (spec, reason) in cases {
         assert_eq!(fixture.program(&spec).unwrap_err(), reason, "{spec:?}");
@@ -243,9 +414,18 @@ fn a_working_directory_means_the_volume_there_before_the_machines() {
         mounts: vec![mount("d", "/data", MountSource::EmptyDir)],
         ..InstanceSpec::default()
     };
-    assert_eq!(fixture.program(&spec("/data")).unwrap().cwd, fixture.dir().join("data"));
-    assert_eq!(fixture.program(&spec("data")).unwrap().cwd, fixture.dir().join("data"));
-    assert_eq!(fixture.program(&spec("/tmp")).unwrap().cwd, Path::new("/tmp"));
+    assert_eq!(
+        fixture.program(&spec("/data")).unwrap().cwd,
+        fixture.dir().join("data")
+    );
+    assert_eq!(
+        fixture.program(&spec("data")).unwrap().cwd,
+        fixture.dir().join("data")
+    );
+    assert_eq!(
+        fixture.program(&spec("/tmp")).unwrap().cwd,
+        Path::new("/tmp")
+    );
 }
 
 #[test]
@@ -254,5 +434,8 @@ fn a_file_in_the_way_is_an_error_that_names_the_place() {
     fs::create_dir_all(fixture.root.path().join("engine")).unwrap();
     fs::write(fixture.root.path().join("engine/run"), "").unwrap();
     let error = fixture.make(vec![]).unwrap_err().to_string();
-    assert!(error.starts_with("cannot make ") && error.contains("engine/run/baetyl-edge"), "{error}");
+    assert!(
+        error.starts_with("cannot make ") && error.contains("engine/run/baetyl-edge"),
+        "{error}"
+    );
 }

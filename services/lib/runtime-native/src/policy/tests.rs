@@ -3,15 +3,30 @@
 use super::*;
 
 fn exit(end: RunEnd) -> LastExit {
-    LastExit { end, reason: Reason::Exited, message: String::new(), at_ms: None }
+    LastExit {
+        end,
+        reason: Reason::Exited,
+        message: String::new(),
+        at_ms: None,
+    }
 }
 
 fn backoff() -> Backoff {
-    Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(10), reset_after: Duration::from_secs(60) }
+    Backoff {
+        initial: Duration::from_secs(1),
+        max: Duration::from_secs(10),
+        reset_after: Duration::from_secs(60),
+    }
 }
 
 fn judge_all(policy: RestartPolicy, end: RunEnd) -> Verdict {
-    judge(policy, &backoff(), &mut History::default(), &exit(end), Some(Duration::from_secs(1)))
+    judge(
+        policy,
+        &backoff(),
+        &mut History::default(),
+        &exit(end),
+        Some(Duration::from_secs(1)),
+    )
 }
 
 #[test]
@@ -37,11 +52,22 @@ fn each_policy_says_what_follows_each_end() {
 fn waiting_doubles_up_to_its_limit_and_a_long_run_starts_it_anew() {
     let mut history = History::default();
     let mut next = |seconds| {
-        let verdict = judge(RestartPolicy::Always, &backoff(), &mut history, &exit(RunEnd::Code(1)), Some(Duration::from_secs(seconds)));
-        let Verdict::Restart(delay) = verdict else { panic!("{verdict:?}") };
+        let verdict = judge(
+            RestartPolicy::Always,
+            &backoff(),
+            &mut history,
+            &exit(RunEnd::Code(1)),
+            Some(Duration::from_secs(seconds)),
+        );
+        let Verdict::Restart(delay) = verdict else {
+            panic!("{verdict:?}")
+        };
         delay.as_secs()
     };
-    assert_eq!([next(0), next(1), next(2), next(3), next(59), next(5)], [1, 2, 4, 8, 10, 10]);
+    assert_eq!(
+        [next(0), next(1), next(2), next(3), next(59), next(5)],
+        [1, 2, 4, 8, 10, 10]
+    );
     assert_eq!([next(60), next(0)], [1, 2]);
     assert_eq!((history.restarts, history.failures), (8, 8));
 }
@@ -49,17 +75,35 @@ fn waiting_doubles_up_to_its_limit_and_a_long_run_starts_it_anew() {
 #[test]
 fn a_hundred_ends_in_a_row_do_not_overflow() {
     assert_eq!(delay(&backoff(), 100), Duration::from_secs(10));
-    assert_eq!(delay(&Backoff { max: Duration::MAX, ..backoff() }, 200), Duration::from_secs(u64::from(u32::MAX)));
+    assert_eq!(
+        delay(
+            &Backoff {
+                max: Duration::MAX,
+                ..backoff()
+            },
+            200
+        ),
+        Duration::from_secs(u64::from(u32::MAX))
+    );
 }
 
 #[test]
 fn a_requested_restart_and_a_reboot_wait_for_nothing_and_are_no_failure() {
     for reason in [Reason::Requested, Reason::Rebooted] {
-        let mut history = History { streak: 5, ..History::default() };
-        let ended = LastExit { reason, ..exit(RunEnd::Signal(15)) };
+        let mut history = History {
+            streak: 5,
+            ..History::default()
+        };
+        let ended = LastExit {
+            reason,
+            ..exit(RunEnd::Signal(15))
+        };
         let verdict = judge(RestartPolicy::Never, &backoff(), &mut history, &ended, None);
         assert_eq!(verdict, Verdict::Restart(Duration::ZERO));
-        assert_eq!((history.streak, history.restarts, history.failures), (0, 1, 0));
+        assert_eq!(
+            (history.streak, history.restarts, history.failures),
+            (0, 1, 0)
+        );
     }
 }
 

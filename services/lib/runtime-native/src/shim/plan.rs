@@ -48,15 +48,25 @@ pub(crate) enum LimitOf {
 }
 
 impl LimitOf {
-    const ALL: [(Self, &'static str); 4] =
-        [(Self::Files, "nofile"), (Self::Processes, "nproc"), (Self::Core, "core"), (Self::FileSize, "fsize")];
+    const ALL: [(Self, &'static str); 4] = [
+        (Self::Files, "nofile"),
+        (Self::Processes, "nproc"),
+        (Self::Core, "core"),
+        (Self::FileSize, "fsize"),
+    ];
 
     fn word(self) -> &'static str {
-        Self::ALL.iter().find(|(of, _)| *of == self).map_or("", |(_, word)| word)
+        Self::ALL
+            .iter()
+            .find(|(of, _)| *of == self)
+            .map_or("", |(_, word)| word)
     }
 
     fn parse(word: &[u8]) -> Option<Self> {
-        Self::ALL.iter().find(|(_, name)| name.as_bytes() == word).map(|(of, _)| *of)
+        Self::ALL
+            .iter()
+            .find(|(_, name)| name.as_bytes() == word)
+            .map(|(of, _)| *of)
     }
 
     /// The kernel's name of it.
@@ -131,7 +141,8 @@ impl Plan {
                 b"cgroup" => plan.cgroups.push(text(words.next()?).into()),
                 b"rlimit" => {
                     let of = LimitOf::parse(words.next()?)?;
-                    plan.rlimits.push((of, number(words.next()?)?, number(words.next()?)?));
+                    plan.rlimits
+                        .push((of, number(words.next()?)?, number(words.next()?)?));
                 }
                 b"user" => {
                     let uid = u32::try_from(number(words.next()?)?).ok()?;
@@ -150,7 +161,10 @@ struct Words(Vec<u8>);
 impl Words {
     fn put(&mut self, what: &'static str, word: &OsStr) -> Result<(), NulError> {
         if word.as_bytes().contains(&0) {
-            return Err(NulError { what, shown: word.to_string_lossy().escape_debug().to_string() });
+            return Err(NulError {
+                what,
+                shown: word.to_string_lossy().escape_debug().to_string(),
+            });
         }
         self.0.extend_from_slice(word.as_bytes());
         self.0.push(0);
@@ -183,7 +197,11 @@ mod tests {
         Plan {
             name: "ns.app.1.svc.1".into(),
             program: "/bin/sh".into(),
-            args: vec!["-c".into(), "".into(), OsString::from_vec(vec![0xff, b'\n', b'='])],
+            args: vec![
+                "-c".into(),
+                "".into(),
+                OsString::from_vec(vec![0xff, b'\n', b'=']),
+            ],
             env: vec![("A".into(), "b=c".into()), ("EMPTY".into(), "".into())],
             cwd: "/tmp".into(),
             log: "/tmp/x.log".into(),
@@ -212,7 +230,15 @@ mod tests {
 
     #[test]
     fn a_nul_in_an_argument_is_refused_and_named() {
-        let plan = Plan { args: vec!["a\0b".into()], ..full() };
-        assert!(plan.encode().unwrap_err().to_string().starts_with("arg holds a NUL byte"));
+        let plan = Plan {
+            args: vec!["a\0b".into()],
+            ..full()
+        };
+        assert!(
+            plan.encode()
+                .unwrap_err()
+                .to_string()
+                .starts_with("arg holds a NUL byte")
+        );
     }
 }

@@ -80,7 +80,11 @@ impl Run {
         out.push_str("\"boot_id\":");
         quote(out, &self.boot_id);
         let mut process = |key: &str, ident: ProcessIdent| {
-            let _ = write!(out, ",\"{key}\":{{\"pid\":{},\"start_ticks\":{}}}", ident.pid, ident.start_ticks);
+            let _ = write!(
+                out,
+                ",\"{key}\":{{\"pid\":{},\"start_ticks\":{}}}",
+                ident.pid, ident.start_ticks
+            );
         };
         process("shim", self.shim);
         if let Some(app) = self.app {
@@ -95,13 +99,20 @@ impl Run {
 
     /// Writes `exit.json`, synced: a job that ended well must not run again after a power cut.
     pub(crate) fn write_exit(&self, dir: &Path, end: &End) -> io::Result<()> {
-        replace(dir, EXIT_FILE, self.exit_json(end, unix_ms()).as_bytes(), true)
+        replace(
+            dir,
+            EXIT_FILE,
+            self.exit_json(end, unix_ms()).as_bytes(),
+            true,
+        )
     }
 }
 
 /// Unix time in milliseconds by the wall clock; reported, never decided by.
 pub(crate) fn unix_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 

@@ -49,6 +49,9 @@ impl Signals {
 
     /// Those that came since the last call.
     pub(crate) fn came(&self) -> impl Iterator<Item = Signal> + '_ {
-        self.raised.iter().filter(|(_, flag)| flag.swap(false, Ordering::AcqRel)).map(|(signal, _)| *signal)
+        self.raised
+            .iter()
+            .filter(|(_, flag)| flag.swap(false, Ordering::AcqRel))
+            .map(|(signal, _)| *signal)
     }
 }

@@ -13,7 +13,9 @@ pub struct Limits {
 
 /// A quantity that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("limit {resource} = \"{value}\" is no quantity: write a positive number such as 500m, 1.5, 64Mi or 1G")]
+#[error(
+    "limit {resource} = \"{value}\" is no quantity: write a positive number such as 500m, 1.5, 64Mi or 1G"
+)]
 pub struct QuantityError {
     /// `cpu` or `memory`.
     pub resource: &'static str,
@@ -28,10 +30,16 @@ impl Limits {
             None => Ok(None),
             Some(value) => match parse_quantity(value, scale) {
                 Some(amount) if amount > 0 => Ok(Some(amount)),
-                _ => Err(QuantityError { resource, value: value.clone() }),
+                _ => Err(QuantityError {
+                    resource,
+                    value: value.clone(),
+                }),
             },
         };
-        Ok(Self { memory: read("memory", 1)?, cpu_millis: read("cpu", 1000)? })
+        Ok(Self {
+            memory: read("memory", 1)?,
+            cpu_millis: read("cpu", 1000)?,
+        })
     }
 
     /// True when nothing is limited.
@@ -42,16 +50,27 @@ impl Limits {
 
 /// Reads a Kubernetes quantity as a multiple of `1 / scale`, rounded up. `None`: not a quantity, or too large.
 fn parse_quantity(text: &str, scale: u32) -> Option<u64> {
-    let digits_end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let digits_end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let (number, suffix) = text.split_at(digits_end);
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') || fraction.len() > 18 || whole.len() > 18 {
+    if (whole.is_empty() && fraction.is_empty())
+        || fraction.contains('.')
+        || fraction.len() > 18
+        || whole.len() > 18
+    {
         return None;
     }
     let (up, down) = factor(suffix)?;
     let mantissa: u128 = format!("{whole}{fraction}").parse().ok()?;
-    let divisor = 10u128.checked_pow(u32::try_from(fraction.len()).ok()?)?.checked_mul(down)?;
-    let value = mantissa.checked_mul(up)?.checked_mul(u128::from(scale))?.div_ceil(divisor);
+    let divisor = 10u128
+        .checked_pow(u32::try_from(fraction.len()).ok()?)?
+        .checked_mul(down)?;
+    let value = mantissa
+        .checked_mul(up)?
+        .checked_mul(u128::from(scale))?
+        .div_ceil(divisor);
     u64::try_from(value).ok()
 }
 
@@ -84,23 +103,60 @@ mod tests {
 
     fn limits(pairs: &[(&str, &str)]) -> Result<Limits, QuantityError> {
         let mut resources = Resources::default();
-        resources.limits.extend(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        resources.limits.extend(
+            pairs
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned())),
+        );
         Limits::from_resources(&resources)
     }
 
     #[test]
     fn quantities_are_read_as_kubernetes_writes_them() {
-        for (text, millis) in [("1", 1000), ("500m", 500), ("0.1", 100), ("1.5", 1500), ("2e0", 2000), ("1u", 1), ("100n", 1)] {
-            assert_eq!(limits(&[("cpu", text)]).unwrap().cpu_millis, Some(millis), "{text}");
+        for (text, millis) in [
+            ("1", 1000),
+            ("500m", 500),
+            ("0.1", 100),
+            ("1.5", 1500),
+            ("2e0", 2000),
+            ("1u", 1),
+            ("100n", 1),
+        ] {
+            assert_eq!(
+                limits(&[("cpu", text)]).unwrap().cpu_millis,
+                Some(millis),
+                "{text}"
+            );
         }
-        for (text, bytes) in [("64Mi", 64 << 20), ("1G", 1_000_000_000), ("1.5Ki", 1536), ("1e3", 1000), ("1000m", 1)] {
-            assert_eq!(limits(&[("memory", text)]).unwrap().memory, Some(bytes), "{text}");
+        for (text, bytes) in [
+            ("64Mi", 64 << 20),
+            ("1G", 1_000_000_000),
+            ("1.5Ki", 1536),
+            ("1e3", 1000),
+            ("1000m", 1),
+        ] {
+            assert_eq!(
+                limits(&[("memory", text)]).unwrap().memory,
+                Some(bytes),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn what_is_no_quantity_is_refused_by_name() {
-        for text in ["", "m", ".", "1.2.3", "-1", "0", "1 Gi", "1Zi", "99999999999999999999", "1e99"] {
+        for text in [
+            "",
+            "m",
+            ".",
+            "1.2.3",
+            "-1",
+            "0",
+            "1 Gi",
+            "1Zi",
+            "99999999999999999999",
+            "1e99",
+        ] {
             let error = limits(&[("memory", text)]).unwrap_err();
             assert_eq!((error.resource, error.value.as_str()), ("memory", text));
         }

@@ -23,7 +23,10 @@ async fn a_running_instance_is_found_again_and_not_restarted() {
     let status = node.until_phase(Phase::Running).await;
     assert_eq!(status.process.unwrap(), before);
     assert!(status.adopted && status.ready && status.restarts == 0);
-    assert_eq!(fs::read_to_string(node.runtime().log_file(&one())).unwrap(), "start\n");
+    assert_eq!(
+        fs::read_to_string(node.runtime().log_file(&one())).unwrap(),
+        "start\n"
+    );
     node.runtime().stop(&key("app"), None).await.unwrap();
     assert!(!is_alive(before.app));
 }
@@ -38,7 +41,11 @@ async fn an_adopted_instance_is_watched() {
     node.runtime().run(spec).unwrap();
     node.until_running().await;
     kill(before.app);
-    let status = node.until_one("a restart", |status| status.restarts == 1 && status.phase == Phase::Running).await;
+    let status = node
+        .until_one("a restart", |status| {
+            status.restarts == 1 && status.phase == Phase::Running
+        })
+        .await;
     assert_eq!(status.last_exit.unwrap().end, RunEnd::Signal(9));
     assert!(!status.adopted);
 }
@@ -47,11 +54,21 @@ async fn an_adopted_instance_is_watched() {
 async fn dropping_the_runtime_kills_nothing() {
     let node = Node::new().await;
     let (config, spec) = (node.config.clone(), service(script("exec sleep 600")));
-    let runtime = baetyl_runtime_native::NativeRuntime::open(config, tokio_util::sync::CancellationToken::new()).await.unwrap();
+    let runtime = baetyl_runtime_native::NativeRuntime::open(
+        config,
+        tokio_util::sync::CancellationToken::new(),
+    )
+    .await
+    .unwrap();
     runtime.run(spec.clone()).unwrap();
     let mut table = runtime.watch();
-    let running = |observed: &std::sync::Arc<baetyl_runtime_native::Observed>| observed.instances.values().any(|status| status.ready);
-    let before = table.wait_for(running).await.unwrap().instances[&one()].process.clone().unwrap();
+    let running = |observed: &std::sync::Arc<baetyl_runtime_native::Observed>| {
+        observed.instances.values().any(|status| status.ready)
+    };
+    let before = table.wait_for(running).await.unwrap().instances[&one()]
+        .process
+        .clone()
+        .unwrap();
     drop(runtime);
     // The senders are in the tasks: when all have ended, nobody is left who could have killed it.
     while table.changed().await.is_ok() {}
@@ -62,7 +79,12 @@ async fn dropping_the_runtime_kills_nothing() {
 #[tokio::test]
 async fn an_end_nobody_watched_is_known_from_its_record() {
     let mut node = Node::new().await;
-    let spec = with_policy(RestartPolicy::OnFailure, script("test -f gone && exec sleep 600; while ! test -f go; do sleep 0.01; done; touch gone; exit 9"));
+    let spec = with_policy(
+        RestartPolicy::OnFailure,
+        script(
+            "test -f gone && exec sleep 600; while ! test -f go; do sleep 0.01; done; touch gone; exit 9",
+        ),
+    );
     node.runtime().run(spec.clone()).unwrap();
     let before = node.until_running().await;
     node.lose().await;
@@ -70,8 +92,13 @@ async fn an_end_nobody_watched_is_known_from_its_record() {
     ended(before.shim).await;
     node.open().await;
     node.runtime().run(spec).unwrap();
-    let status = node.until_one("a restart", |status| status.phase == Phase::Running).await;
-    assert_eq!((status.last_exit.unwrap().end, status.restarts), (RunEnd::Code(9), 1));
+    let status = node
+        .until_one("a restart", |status| status.phase == Phase::Running)
+        .await;
+    assert_eq!(
+        (status.last_exit.unwrap().end, status.restarts),
+        (RunEnd::Code(9), 1)
+    );
 }
 
 #[tokio::test]
@@ -82,11 +109,17 @@ async fn an_end_for_good_stays_one_and_is_counted_once() {
         node.runtime().run(spec.clone()).unwrap();
         let status = node.until_phase(Phase::Failed).await;
         assert_eq!(status.last_exit.unwrap().end, RunEnd::Code(4));
-        node.until("failed", |observed| observed.workloads.get(&key("app")) == Some(&WorkloadState::Failed)).await;
+        node.until("failed", |observed| {
+            observed.workloads.get(&key("app")) == Some(&WorkloadState::Failed)
+        })
+        .await;
         node.remake().await;
     }
     assert_eq!(node.record("history.json")["failures"], 1);
-    assert_eq!(fs::read_to_string(node.runtime().log_file(&one())).unwrap(), "run\n");
+    assert_eq!(
+        fs::read_to_string(node.runtime().log_file(&one())).unwrap(),
+        "run\n"
+    );
 }
 
 #[tokio::test]
@@ -110,7 +143,11 @@ async fn a_pid_that_is_another_process_by_now_is_neither_adopted_nor_touched() {
     node.runtime().run(spec).unwrap();
     let status = node.until_phase(Phase::Running).await;
     assert!(!status.adopted);
-    assert_eq!(status.last_exit.unwrap().end, RunEnd::Unknown, "the record of the end is of another run");
+    assert_eq!(
+        status.last_exit.unwrap().end,
+        RunEnd::Unknown,
+        "the record of the end is of another run"
+    );
     node.runtime().remove(&key("app"), None).await.unwrap();
     assert!(is_alive(stranger));
     foreign.kill().unwrap();
@@ -125,7 +162,12 @@ async fn after_a_reboot_it_is_started_again_and_that_is_no_failure() {
     let before = node.until_running().await;
     node.runtime().stop(&key("app"), None).await.unwrap();
     node.lose().await;
-    fs::remove_file(node.config.state_dir.join("baetyl-edge/app/1/main/1/exit.json")).unwrap();
+    fs::remove_file(
+        node.config
+            .state_dir
+            .join("baetyl-edge/app/1/main/1/exit.json"),
+    )
+    .unwrap();
     // The same pids in another boot: a process of now is not to be taken for them.
     node.rewrite("run.json", |run| {
         run["boot_id"] = json!("another-boot");
@@ -158,7 +200,9 @@ async fn with_all_records_lost_there_are_still_never_two() {
 #[tokio::test]
 async fn what_is_not_supervised_can_be_stopped_and_removed() {
     let mut node = Node::new().await;
-    node.runtime().run(service(script("exec sleep 600"))).unwrap();
+    node.runtime()
+        .run(service(script("exec sleep 600")))
+        .unwrap();
     let before = node.until_running().await;
     node.remake().await;
     node.runtime().remove(&key("app"), None).await.unwrap();
@@ -176,7 +220,11 @@ async fn ports_stay_with_a_running_instance() {
             .replace("PORT", &ports[0].to_string())
             .as_str(),
     ));
-    spec.instances[0].ports = vec![baetyl_runtime_native::spec::InstancePort { name: "web".to_owned(), declared: 80, port: ports[0] }];
+    spec.instances[0].ports = vec![baetyl_runtime_native::spec::InstancePort {
+        name: "web".to_owned(),
+        declared: 80,
+        port: ports[0],
+    }];
     node.runtime().run(spec.clone()).unwrap();
     node.until_logged(&one(), "up\n").await;
     node.remake().await;
@@ -185,5 +233,8 @@ async fn ports_stay_with_a_running_instance() {
     let running = node.runtime().is_running(&one());
     assert_eq!(pool.assign(&one(), 1, &ports, running).unwrap(), ports);
     node.runtime().run(spec).unwrap();
-    assert_eq!(node.until_phase(Phase::Running).await.ports[0].port, ports[0]);
+    assert_eq!(
+        node.until_phase(Phase::Running).await.ports[0].port,
+        ports[0]
+    );
 }

@@ -3,8 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
-use baetyl_runtime_native::spec::RestartPolicy;
 use baetyl_runtime_native::Phase;
+use baetyl_runtime_native::spec::RestartPolicy;
 use futures_util::StreamExt;
 
 use crate::node::{Node, one, script, service, with_policy};
@@ -12,14 +12,25 @@ use crate::node::{Node, one, script, service, with_policy};
 #[tokio::test]
 async fn a_writer_goes_on_after_its_log_was_rotated() {
     let node = Node::with(|config| config.logs.max_bytes = 1000).await;
-    node.runtime().run(service(script("i=0; while :; do i=$((i+1)); echo line $i; test $((i % 50)) = 0 && sleep 0.02; done"))).unwrap();
+    node.runtime()
+        .run(service(script(
+            "i=0; while :; do i=$((i+1)); echo line $i; test $((i % 50)) = 0 && sleep 0.02; done",
+        )))
+        .unwrap();
     let log = node.runtime().log_file(&one());
     // Two rotations, and then more.
     let mut stream = node.runtime().logs(&one(), 0, true);
     while !log.with_extension("log.2").exists() {
         stream.next().await.unwrap().unwrap();
     }
-    assert!(stream.next().await.unwrap().unwrap().starts_with(b"line") || stream.next().await.is_some());
+    let mut last = 0;
+    for _ in 0..10 {
+        let piece = stream.next().await.unwrap().unwrap();
+        let newest = numbers(&piece).max().unwrap_or(last);
+        assert!(newest >= last, "{newest} after {last}");
+        last = newest;
+    }
+    assert!(last > 100, "{last}");
     let status = node.until_phase(Phase::Running).await;
     assert_eq!(status.restarts, 0);
     assert!(!log.with_extension("log.3").exists());
@@ -34,7 +45,12 @@ async fn output_without_end_stays_within_its_cap_and_ends_cleanly() {
     })
     .await;
     // 200 MiB as fast as it goes.
-    node.runtime().run(with_policy(RestartPolicy::Never, script("head -c 209715200 /dev/zero; echo; echo THE END"))).unwrap();
+    node.runtime()
+        .run(with_policy(
+            RestartPolicy::Never,
+            script("head -c 209715200 /dev/zero; echo; echo THE END"),
+        ))
+        .unwrap();
     let status = node.until_phase(Phase::Succeeded).await;
     assert_eq!(status.restarts, 0);
     let log = node.runtime().log_file(&one());
@@ -42,16 +58,38 @@ async fn output_without_end_stays_within_its_cap_and_ends_cleanly() {
         let length = fs::metadata(log.with_extension(rotated)).map_or(0, |metadata| metadata.len());
         assert!(length <= 2 * cap, "{rotated}: {length}");
     }
-    let tail = node.runtime().logs(&one(), 1, false).map(|piece| piece.unwrap()).collect::<Vec<_>>().await.concat();
-    assert!(tail.ends_with(b"THE END\n") || fs::read(log.with_extension("log.1")).unwrap().ends_with(b"THE END\n"));
+    let tail = node
+        .runtime()
+        .logs(&one(), 1, false)
+        .map(|piece| piece.unwrap())
+        .collect::<Vec<_>>()
+        .await
+        .concat();
+    assert!(
+        tail.ends_with(b"THE END\n")
+            || fs::read(log.with_extension("log.1"))
+                .unwrap()
+                .ends_with(b"THE END\n")
+    );
 }
 
 #[tokio::test]
 async fn both_outputs_are_in_the_log_in_order() {
     let node = Node::new().await;
-    node.runtime().run(with_policy(RestartPolicy::Never, script("echo one; echo two >&2; echo three"))).unwrap();
+    node.runtime()
+        .run(with_policy(
+            RestartPolicy::Never,
+            script("echo one; echo two >&2; echo three"),
+        ))
+        .unwrap();
     node.until_phase(Phase::Succeeded).await;
-    let tail = node.runtime().logs(&one(), 2, false).map(|piece| piece.unwrap()).collect::<Vec<_>>().await.concat();
+    let tail = node
+        .runtime()
+        .logs(&one(), 2, false)
+        .map(|piece| piece.unwrap())
+        .collect::<Vec<_>>()
+        .await
+        .concat();
     assert_eq!(tail, b"two\nthree\n");
 }
 
@@ -65,9 +103,22 @@ async fn logs_of_several_runs_follow_each_other() {
 #[tokio::test]
 async fn following_ends_with_the_workload() {
     let node = Node::new().await;
-    node.runtime().run(service(script("echo up; exec sleep 600"))).unwrap();
+    node.runtime()
+        .run(service(script("echo up; exec sleep 600")))
+        .unwrap();
     let mut stream = node.runtime().logs(&one(), 10, true);
     assert_eq!(stream.next().await.unwrap().unwrap(), "up\n");
     node.runtime().remove(&one().workload, None).await.unwrap();
     assert!(stream.next().await.is_none());
+}
+
+/// The numbers of whole lines `line <n>`.
+fn numbers(piece: &[u8]) -> impl Iterator<Item = u64> {
+    let text = String::from_utf8_lossy(piece).into_owned();
+    let whole = text.rfind('\n').map_or(0, |end| end + 1);
+    let lines: Vec<u64> = text[..whole]
+        .lines()
+        .filter_map(|line| line.strip_prefix("line ")?.parse().ok())
+        .collect();
+    lines.into_iter()
 }

@@ -1,4 +1,5 @@
 //! The runtime with real shims and real processes.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod adoption;
 mod ends;

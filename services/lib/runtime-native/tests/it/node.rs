@@ -10,7 +10,8 @@ use baetyl_runtime_native::config::{Backoff, CgroupMode, LogLimits, SecretsDir};
 use baetyl_runtime_native::spec::{Program, RestartPolicy};
 use baetyl_runtime_native::status::{ProcessIdent, RunRecord};
 use baetyl_runtime_native::{
-    InstanceId, InstanceSpec, InstanceStatus, NativeConfig, NativeRuntime, Observed, Phase, WorkloadKey, WorkloadKind, WorkloadSpec,
+    InstanceId, InstanceSpec, InstanceStatus, NativeConfig, NativeRuntime, Observed, Phase,
+    WorkloadKey, WorkloadKind, WorkloadSpec,
 };
 use futures_util::StreamExt;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -34,19 +35,33 @@ impl Node {
 
     pub(crate) async fn with(change: impl FnOnce(&mut NativeConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut config = NativeConfig::beneath(dir.path(), PathBuf::from(env!("CARGO_BIN_EXE_baetyl-shim")));
+        let mut config =
+            NativeConfig::beneath(dir.path(), PathBuf::from(env!("CARGO_BIN_EXE_baetyl-shim")));
         config.secrets = SecretsDir::OnDisk;
         config.cgroup = CgroupMode::Off;
-        config.backoff = Backoff { initial: Duration::from_millis(1), max: Duration::from_millis(50), reset_after: Duration::from_secs(600) };
-        config.logs = LogLimits { check_every: Duration::from_millis(10), ..LogLimits::default() };
+        config.backoff = Backoff {
+            initial: Duration::from_millis(1),
+            max: Duration::from_millis(50),
+            reset_after: Duration::from_secs(600),
+        };
+        config.logs = LogLimits {
+            check_every: Duration::from_millis(10),
+            ..LogLimits::default()
+        };
         change(&mut config);
-        let mut node = Self { dir, config, runtime: None };
+        let mut node = Self {
+            dir,
+            config,
+            runtime: None,
+        };
         node.open().await;
         node
     }
 
     pub(crate) async fn open(&mut self) {
-        let runtime = NativeRuntime::open(self.config.clone(), CancellationToken::new()).await.unwrap();
+        let runtime = NativeRuntime::open(self.config.clone(), CancellationToken::new())
+            .await
+            .unwrap();
         self.runtime = Some(runtime);
     }
 
@@ -68,27 +83,51 @@ impl Node {
     }
 
     /// Waits until the table satisfies this.
-    pub(crate) async fn until(&self, what: &str, mut satisfied: impl FnMut(&Observed) -> bool) -> Arc<Observed> {
+    pub(crate) async fn until(
+        &self,
+        what: &str,
+        mut satisfied: impl FnMut(&Observed) -> bool,
+    ) -> Arc<Observed> {
         let mut table = self.runtime().watch();
         let waiting = table.wait_for(|observed| satisfied(observed));
         match tokio::time::timeout(PATIENCE, waiting).await {
             Ok(observed) => Arc::clone(&observed.unwrap()),
-            Err(_) => panic!("{what} never came; observed: {:#?}\nlogs: {:#?}", self.runtime().observed(), self.all_logs()),
+            Err(_) => panic!(
+                "{what} never came; observed: {:#?}\nlogs: {:#?}",
+                self.runtime().observed(),
+                self.all_logs()
+            ),
         }
     }
 
     /// Waits until the first instance satisfies this.
-    pub(crate) async fn until_one(&self, what: &str, mut satisfied: impl FnMut(&InstanceStatus) -> bool) -> InstanceStatus {
-        let observed = self.until(what, |observed| observed.instances.values().next().is_some_and(|status| satisfied(status))).await;
+    pub(crate) async fn until_one(
+        &self,
+        what: &str,
+        mut satisfied: impl FnMut(&InstanceStatus) -> bool,
+    ) -> InstanceStatus {
+        let observed = self
+            .until(what, |observed| {
+                observed
+                    .instances
+                    .values()
+                    .next()
+                    .is_some_and(|status| satisfied(status))
+            })
+            .await;
         observed.instances.values().next().unwrap().as_ref().clone()
     }
 
     pub(crate) async fn until_running(&self) -> RunRecord {
-        self.until_one("running", |status| status.phase == Phase::Running).await.process.unwrap()
+        self.until_one("running", |status| status.phase == Phase::Running)
+            .await
+            .process
+            .unwrap()
     }
 
     pub(crate) async fn until_phase(&self, phase: Phase) -> InstanceStatus {
-        self.until_one(&format!("{phase:?}"), |status| status.phase == phase).await
+        self.until_one(&format!("{phase:?}"), |status| status.phase == phase)
+            .await
     }
 
     /// Waits for a piece of text in the log of an instance; answers with all of the log up to then.
@@ -97,7 +136,11 @@ impl Node {
         let mut stream = self.runtime().logs(id, usize::MAX, true);
         let waiting = async {
             while !seen.contains(text) {
-                let piece = stream.next().await.expect("the log goes on").expect("the log can be read");
+                let piece = stream
+                    .next()
+                    .await
+                    .expect("the log goes on")
+                    .expect("the log can be read");
                 seen.push_str(&String::from_utf8_lossy(&piece));
             }
         };
@@ -107,18 +150,27 @@ impl Node {
     }
 
     fn all_logs(&self) -> Vec<String> {
-        files(&self.config.log_dir).iter().map(|path| fs::read_to_string(path).unwrap_or_default()).collect()
+        files(&self.config.log_dir)
+            .iter()
+            .map(|path| fs::read_to_string(path).unwrap_or_default())
+            .collect()
     }
 
     /// What a record of the first instance says.
     pub(crate) fn record(&self, name: &str) -> Value {
-        let path = files(&self.config.state_dir).into_iter().find(|path| path.ends_with(name)).unwrap();
+        let path = files(&self.config.state_dir)
+            .into_iter()
+            .find(|path| path.ends_with(name))
+            .unwrap();
         serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
     }
 
     /// Changes a record of the first instance.
     pub(crate) fn rewrite(&self, name: &str, change: impl FnOnce(&mut Value)) {
-        let path = files(&self.config.state_dir).into_iter().find(|path| path.ends_with(name)).unwrap();
+        let path = files(&self.config.state_dir)
+            .into_iter()
+            .find(|path| path.ends_with(name))
+            .unwrap();
         let mut record = self.record(name);
         change(&mut record);
         fs::write(path, record.to_string()).unwrap();
@@ -129,13 +181,26 @@ impl Drop for Node {
     /// By identity: what the records name, if it is still what they name.
     fn drop(&mut self) {
         self.runtime = None;
-        for path in files(&self.config.state_dir).iter().filter(|path| path.ends_with("run.json")) {
-            let Ok(record) = fs::read(path).map(|bytes| serde_json::from_slice::<Value>(&bytes).unwrap_or_default()) else { continue };
+        for path in files(&self.config.state_dir)
+            .iter()
+            .filter(|path| path.ends_with("run.json"))
+        {
+            let Ok(record) = fs::read(path)
+                .map(|bytes| serde_json::from_slice::<Value>(&bytes).unwrap_or_default())
+            else {
+                continue;
+            };
             for key in ["shim", "app"] {
-                let Ok(ident) = serde_json::from_value::<ProcessIdent>(record[key].clone()) else { continue };
+                let Ok(ident) = serde_json::from_value::<ProcessIdent>(record[key].clone()) else {
+                    continue;
+                };
                 if is_alive(ident) {
                     let pid = pid(ident);
-                    let _ = if key == "app" { kill_process_group(pid, Signal::KILL) } else { kill_process(pid, Signal::KILL) };
+                    let _ = if key == "app" {
+                        kill_process_group(pid, Signal::KILL)
+                    } else {
+                        kill_process(pid, Signal::KILL)
+                    };
                 }
             }
         }
@@ -143,9 +208,19 @@ impl Drop for Node {
 }
 
 fn files(dir: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(dir) else {
+        return Vec::new();
+    };
     let paths = entries.map(|entry| entry.unwrap().path());
-    paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+    paths
+        .flat_map(|path| {
+            if path.is_dir() {
+                files(&path)
+            } else {
+                vec![path]
+            }
+        })
+        .collect()
 }
 
 pub(crate) fn pid(ident: ProcessIdent) -> Pid {
@@ -158,7 +233,9 @@ pub(crate) fn kill(ident: ProcessIdent) {
 
 /// Waits until a process that is not ours has ended.
 pub(crate) async fn ended(ident: ProcessIdent) {
-    let Ok(fd) = pidfd_open(pid(ident), PidfdFlags::empty()) else { return };
+    let Ok(fd) = pidfd_open(pid(ident), PidfdFlags::empty()) else {
+        return;
+    };
     if !is_alive(ident) {
         return;
     }
@@ -177,12 +254,16 @@ fn stat(pid: u32) -> Option<(String, u64)> {
 }
 
 pub(crate) fn ident(pid: u32) -> ProcessIdent {
-    ProcessIdent { pid, start_ticks: stat(pid).unwrap().1 }
+    ProcessIdent {
+        pid,
+        start_ticks: stat(pid).unwrap().1,
+    }
 }
 
 /// That very process runs and is no zombie.
 pub(crate) fn is_alive(ident: ProcessIdent) -> bool {
-    stat(ident.pid).is_some_and(|(state, start)| start == ident.start_ticks && state != "Z" && state != "X")
+    stat(ident.pid)
+        .is_some_and(|(state, start)| start == ident.start_ticks && state != "Z" && state != "X")
 }
 
 pub(crate) fn key(app: &str) -> WorkloadKey {
@@ -210,7 +291,11 @@ pub(crate) fn service(instance: InstanceSpec) -> WorkloadSpec {
 }
 
 pub(crate) fn with_policy(restart: RestartPolicy, instance: InstanceSpec) -> WorkloadSpec {
-    WorkloadSpec { key: key("app"), kind: WorkloadKind::Service { restart }, instances: vec![instance] }
+    WorkloadSpec {
+        key: key("app"),
+        kind: WorkloadKind::Service { restart },
+        instances: vec![instance],
+    }
 }
 
 /// The only instance of [`service`].
