@@ -18,9 +18,6 @@ pub mod configurations;
 mod functions;
 pub mod secrets;
 
-#[cfg(test)]
-mod tests;
-
 /// Why something is not written or deleted. Nothing was changed then.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {

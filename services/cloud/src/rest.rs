@@ -8,6 +8,7 @@
 //! [`crate::catalog`] write, commit, show the result. The namespace is the caller's, never the path's.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -15,10 +16,11 @@ use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use baetyl_kit::clock::Clock;
+use baetyl_kit::metrics::{Metrics, SECONDS};
 use baetyl_model::Namespace;
 use http::header::{CONTENT_TYPE, WARNING};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -72,6 +74,8 @@ pub struct Deps {
     pub activate_url: String,
     /// Time of changes.
     pub clock: Clock,
+    /// Counts requests.
+    pub metrics: Metrics,
 }
 
 /// [`Deps`], shared between requests.
@@ -103,7 +107,7 @@ pub fn router(deps: Deps) -> Router {
     router
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(unknown_route)
-        .layer(middleware::from_fn(around))
+        .layer(middleware::from_fn_with_state(rest.clone(), around))
         .with_state(rest)
 }
 
@@ -120,7 +124,7 @@ async fn method_not_allowed() -> ApiError {
         "The path does not know this method; see Allow.",
     );
     ApiError {
-        status: http::StatusCode::METHOD_NOT_ALLOWED,
+        status: StatusCode::METHOD_NOT_ALLOWED,
         ..error
     }
 }
@@ -171,7 +175,8 @@ impl RequestId {
 }
 
 /// Around every request: its id, warnings, errors in their form, one log line.
-async fn around(mut request: Request, next: Next) -> Response {
+async fn around(State(rest): State<Rest>, mut request: Request, next: Next) -> Response {
+    let begin = Instant::now();
     let id = RequestId::of(request.headers());
     let warnings = Warnings::default();
     request.extensions_mut().insert(id.clone());
@@ -184,6 +189,7 @@ async fn around(mut request: Request, next: Next) -> Response {
     let span = tracing::info_span!("rest", request_id = %id.0);
     let response = tracing::Instrument::instrument(next.run(request), span).await;
     let mut response = error::render(response, &headers, &id.0);
+    count(&rest.metrics, &method, response.status(), begin.elapsed());
     tracing::debug!(%method, path, status = response.status().as_u16(), request_id = %id.0, "answered");
     if let Ok(value) = HeaderValue::from_str(&id.0) {
         for name in REQUEST_ID {
@@ -198,6 +204,23 @@ async fn around(mut request: Request, next: Next) -> Response {
         }
     }
     response
+}
+
+fn count(metrics: &Metrics, method: &Method, status: StatusCode, took: Duration) {
+    // Anybody can send any method: only known ones get a series.
+    let method = match *method {
+        Method::GET | Method::HEAD => "read",
+        Method::POST | Method::PUT | Method::DELETE => "write",
+        _ => "other",
+    };
+    let labels = [("kind", method), ("status", status.as_str())];
+    metrics
+        .counter("rest_requests_total", "Requests of operators.", &labels)
+        .inc();
+    let help = "Time from the end of the head of a request to its answer.";
+    metrics
+        .histogram("rest_request_seconds", help, &[("kind", method)], SECONDS)
+        .observe_duration(took);
 }
 
 /// What every handler needs: the cloud, who calls, for which request.

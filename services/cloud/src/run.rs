@@ -140,8 +140,8 @@ impl Parts {
         .await?;
         let (reports, report_task) =
             Reports::new(store.clone(), config.report.clone(), kit.clock().clone());
-        let authenticator = match config.auth.method {
-            AuthMethod::Token => Tokens::new(store.clone()),
+        let authenticator: Arc<dyn Authenticator> = match config.auth.method {
+            AuthMethod::Token => Arc::new(Tokens::new(store.clone())),
         };
         Ok(Self {
             store,
@@ -195,6 +195,7 @@ impl Parts {
             install,
             activate_url,
             clock: kit.clock().clone(),
+            metrics: kit.metrics().clone(),
         });
         serve::http(kit, "admin", &config.admin.listen, None, router)
             .await

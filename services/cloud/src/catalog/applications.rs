@@ -204,7 +204,8 @@ async fn check_secret(
     missing: &mut Vec<(&'static str, String)>,
 ) -> Result<(), StoreError> {
     let row = tx.resource(Kind::Secret, name).await?;
-    if !row.is_some_and(|row| wanted.is_none_or(|wanted| row.subtype == wanted.as_str())) {
+    let fits = row.is_some_and(|row| wanted.is_none_or(|wanted| row.subtype == wanted.as_str()));
+    if !fits {
         let word = match wanted {
             Some(SecretKind::Certificate) => "certificate",
             Some(SecretKind::Registry) => "registry",

@@ -14,6 +14,7 @@ mod secrets;
 use axum::Router;
 use axum::body::Body;
 use baetyl_kit::clock::Clock;
+use baetyl_kit::metrics::Metrics;
 use baetyl_model::Namespace;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
@@ -98,12 +99,13 @@ pub(crate) async fn cloud() -> TestCloud {
     let router = router(Deps {
         store: store.clone(),
         objects: Objects::open(&dir.path().join("objects"), &ObjectsConfig::default()).unwrap(),
-        authenticator: Tokens::new(store.clone()),
+        authenticator: std::sync::Arc::new(Tokens::new(store.clone())),
         runtimes: Runtimes::new([("python3".to_owned(), "registry/python3:1".to_owned())].into()),
         reports: Reports::new(store.clone(), ReportConfig::default(), clock.clone()).0,
         install: InstallTokens::new(pki, store.clone(), InstallConfig::default()),
         activate_url: "https://cloud.example:9003".to_owned(),
         clock,
+        metrics: Metrics::new("cloud"),
     });
     let token = create_token(&store, &namespace, "test", Role::Admin, &by())
         .await
