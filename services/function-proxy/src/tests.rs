@@ -26,6 +26,7 @@ mod bounds;
 mod engine;
 mod grpc;
 mod http_calls;
+mod python;
 mod runtime;
 mod runtimes;
 
