@@ -6,6 +6,7 @@ use std::time::Duration;
 use baetyl_kit::Tasks;
 use baetyl_kit::error::chain;
 use baetyl_kit::grpc::{self, Client};
+use baetyl_kit::trace::TraceContext;
 use baetyl_proto::engine::RestartAppRequest;
 use baetyl_proto::engine::engine_service_client::EngineServiceClient;
 use baetyl_proto::function::InvokeRequest;
@@ -93,12 +94,14 @@ impl Dispatcher {
     /// Begins to execute a command, or tells again how it ended.
     pub(crate) fn dispatch(&self, command: Command) {
         let dispatcher = self.clone();
-        self.tasks.spawn_until_shutdown("command", async move {
+        let answer = async move {
             if let Some(result) = dispatcher.answer(command).await {
                 // Fails only when sync stops.
                 let _ = dispatcher.results.send(result).await;
             }
-        });
+        };
+        self.tasks
+            .spawn_until_shutdown("command", TraceContext::root().scope(answer));
     }
 
     /// None when the command runs already: that run will answer.

@@ -10,8 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use baetyl_kit::fsio;
 use redb::{
-    Database, DatabaseError, ReadTransaction, ReadableDatabase as _, ReadableTable as _,
-    StorageError, TableDefinition, WriteTransaction,
+    Database, DatabaseError, ReadTransaction, ReadableDatabase as _, StorageError, TableDefinition,
+    TableError, WriteTransaction,
 };
 
 /// Numbers and texts with a name.
@@ -171,17 +171,23 @@ impl Db {
     }
 
     fn check_format(&self) -> Result<(), DbError> {
-        let wanted = self.write(|transaction| {
-            let mut meta = transaction.open_table(META)?;
-            let wanted = meta
-                .get("min_reader")?
-                .and_then(|value| read_u32(value.value()));
-            if wanted.is_none() {
+        let wanted = self.read(|transaction| {
+            let meta = match transaction.open_table(META) {
+                Ok(meta) => meta,
+                Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
+            let wanted = meta.get("min_reader")?;
+            Ok(wanted.and_then(|value| read_u32(value.value())))
+        })?;
+        let Some(wanted) = wanted else {
+            return self.write(|transaction| {
+                let mut meta = transaction.open_table(META)?;
                 meta.insert("format", FORMAT.to_be_bytes().as_slice())?;
                 meta.insert("min_reader", MIN_READER.to_be_bytes().as_slice())?;
-            }
-            Ok(wanted.unwrap_or(MIN_READER))
-        })?;
+                Ok(())
+            });
+        };
         if wanted > FORMAT {
             return Err(DbError::TooNew {
                 path: self.path.clone(),

@@ -26,7 +26,7 @@ const GRACE: Duration = Duration::from_secs(600);
 const EVERY: Duration = Duration::from_secs(3600);
 
 /// Changes come in bursts (desire, pins, pins); one cleaning serves them all.
-const SETTLE: Duration = Duration::from_secs(2);
+const SETTLE: Duration = Duration::from_millis(500);
 
 /// Decides what stays.
 pub(crate) struct Keeper {

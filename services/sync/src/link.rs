@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use baetyl_kit::backoff::Backoff;
 use baetyl_kit::clock::Clock;
+use baetyl_kit::metrics::{Counter, Metrics};
 use baetyl_proto::convert::time;
 use baetyl_proto::link::CommandResult;
 use baetyl_proto::shadow::Event;
@@ -34,7 +35,7 @@ use crate::trust::TrustClock;
 use dial::Dialing;
 
 /// A stream that lasted this long was a good one: the next attempt comes soon.
-const GOOD: Duration = Duration::from_secs(60);
+const GOOD: Duration = Duration::from_secs(15);
 
 /// Results that wait for a stream; the cloud asks again for what is beyond.
 const UNTOLD: usize = 64;
@@ -48,6 +49,13 @@ pub(crate) struct Parts {
     pub(crate) node: Node,
     pub(crate) outbox: Outbox,
     pub(crate) dispatcher: Dispatcher,
+    pub(crate) metrics: Metrics,
+}
+
+/// What is counted.
+struct Counts {
+    connects: Counter,
+    refused: Counter,
 }
 
 /// The link.
@@ -57,6 +65,7 @@ pub(crate) struct Link {
     /// Results that no stream has taken yet.
     untold: Vec<CommandResult>,
     sent_stats: SentStats,
+    counts: Counts,
     state: watch::Sender<LinkState>,
     uplink: watch::Sender<Option<Channel>>,
     /// Whether the successor of the identity is tried next, if there is one.
@@ -91,11 +100,24 @@ impl Link {
             since: Some(time::to_wire(parts.clock.now())),
             connects: 0,
         });
+        let counts = Counts {
+            connects: parts.metrics.counter(
+                "connects_total",
+                "Streams to the cloud that were established.",
+                &[],
+            ),
+            refused: parts.metrics.counter(
+                "desires_refused_total",
+                "Desires that were not taken, by sync or by node.",
+                &[],
+            ),
+        };
         Self {
             parts,
             results,
             untold,
             sent_stats: SentStats::default(),
+            counts,
             state,
             uplink,
             successors_turn: true,

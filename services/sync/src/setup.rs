@@ -102,7 +102,11 @@ struct State {
 /// # Errors
 /// When the state cannot be opened or the configuration names something unusable.
 pub(crate) async fn open(config: Config, kit: &Kit) -> Result<Parts, Error> {
-    let dir = kit.data_dir().join("sync");
+    // Others are told where objects are, and they run elsewhere.
+    let data_dir = kit.data_dir();
+    let dir = std::path::absolute(data_dir)
+        .map_err(directory(data_dir))?
+        .join("sync");
     let state = blocking(move || open_state(&dir)).await?;
     let (clock, tasks) = (kit.clock().clone(), kit.tasks().clone());
     let trust = Arc::new(TrustClock::open(Arc::clone(&state.db), clock.clone())?);
@@ -148,7 +152,11 @@ pub(crate) async fn open(config: Config, kit: &Kit) -> Result<Parts, Error> {
         Arc::clone(&keeper),
         channel,
         Http::new(&web_tls(&config.web, &trust)?, config.store.patience),
-        Throttle::new(config.store.bandwidth.bytes()),
+        Throttle::new(config.store.bandwidth.bytes()).counting(kit.metrics().counter(
+            "fetched_bytes_total",
+            "Bytes of bodies and objects that were received.",
+            &[],
+        )),
         limits(&config.store),
         tasks,
     ));
@@ -161,6 +169,7 @@ pub(crate) async fn open(config: Config, kit: &Kit) -> Result<Parts, Error> {
             node,
             outbox: outbox.clone(),
             dispatcher,
+            metrics: kit.metrics().clone(),
         },
         told,
         state.untold,
@@ -232,7 +241,7 @@ fn open_seal(dir: &Path, put_aside: &mut Vec<String>) -> Result<SealKey, Error> 
     }
 }
 
-fn directory(path: &Path) -> impl Fn(io::Error) -> Error {
+fn directory(path: &Path) -> impl Fn(io::Error) -> Error + use<'_> {
     move |source| Error::Directory {
         path: path.to_owned(),
         source,

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use baetyl_kit::Tasks;
+use baetyl_kit::error::chain;
 use baetyl_model::{Digest, ObjectRef, ResourceRef};
 use tokio::sync::{Semaphore, watch};
 use tonic::transport::Channel;
@@ -161,15 +162,19 @@ impl Stager {
 
     /// Tells those who wait how it ended.
     fn land<T>(&self, claim: Claim<T>, ended: Result<u64, StageError>) {
-        if let Err(error) = &ended {
-            tracing::warn!(digest = %claim.digest, error = %baetyl_kit::error::chain(error), "not staged");
+        match ended {
+            Ok(bytes) => {
+                claim.flights.lock().remove(&claim.digest);
+                claim.flight.send_replace(Flight::Done { bytes });
+            }
+            Err(error) => self.fail(claim, Arc::new(error)),
         }
-        let ended = match ended {
-            Ok(bytes) => Flight::Done { bytes },
-            Err(error) => Flight::Failed(Arc::new(error)),
-        };
+    }
+
+    fn fail<T>(&self, claim: Claim<T>, error: Arc<StageError>) {
+        tracing::warn!(digest = %claim.digest, error = %chain(error.as_ref()), "not staged");
         claim.flights.lock().remove(&claim.digest);
-        claim.flight.send_replace(ended);
+        claim.flight.send_replace(Flight::Failed(error));
     }
 
     /// Runs a step that writes; when the disk is full, makes room and runs it once more.

@@ -86,12 +86,11 @@ pub(crate) struct Store {
     verified: Mutex<HashMap<Digest, Stamp>>,
 }
 
-/// Changes when anybody writes to the file or replaces it.
+/// Changes when anybody writes to the file or replaces it, and not when engine makes a link to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     inode: u64,
     size: u64,
-    changed: (i64, i64),
     modified: (i64, i64),
 }
 
@@ -100,7 +99,6 @@ impl Stamp {
         Self {
             inode: metadata.ino(),
             size: metadata.len(),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
         }
     }

@@ -8,18 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baetyl_kit::error::chain;
+use baetyl_kit::trace::TraceContext;
 use baetyl_model::Digest;
 use baetyl_model::desire::Header;
-use baetyl_model::link::{Down, EdgeAction, EdgeInput, EdgeLink, EdgePhase, Periods, Up};
-use baetyl_proto::link::connect_request::Message as Request;
+use baetyl_model::link::{Down, EdgeInput, EdgeLink, EdgePhase, Periods};
 use baetyl_proto::link::connect_response::Message as Response;
 use baetyl_proto::link::link_service_client::LinkServiceClient;
-use baetyl_proto::link::{CommandResult, ConnectRequest, ConnectResponse, Heartbeat};
+use baetyl_proto::link::{ConnectRequest, ConnectResponse};
 use baetyl_proto::shadow::SignedDesire;
 use baetyl_proto::sync::link_state::Phase;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _};
-use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -32,8 +31,8 @@ use crate::desire::{Refusal, deliver_desire, receive_desire};
 use crate::identity::Identity;
 use crate::identity::renew::RenewError;
 use crate::identity::store::IdentityError;
-use crate::node::{Held, HeldDesire, Report};
-use crate::report::{deliver_status, note_stored};
+use crate::node::{Held, Report};
+use crate::report::note_stored;
 
 /// Messages on their way into the stream; what follows waits here, not in the connection.
 const IN_FLIGHT: usize = 4;
@@ -46,6 +45,8 @@ const RENEW_AGAIN: Duration = Duration::from_secs(600);
 
 /// How long a Hello may stay unanswered before headers come: the machine's own patience begins after that.
 const OPENING: Duration = Duration::from_secs(30);
+
+mod acting;
 
 struct Session<'a> {
     link: &'a mut Link,
@@ -248,6 +249,7 @@ impl Session<'_> {
         }
         tracing::info!(node = %self.identity.node_name, "the link to the cloud is up");
         self.link.show(Phase::Online, "");
+        self.link.counts.connects.inc();
         self.link.uplink.send_replace(Some(self.channel.clone()));
         for result in std::mem::take(&mut self.link.untold) {
             self.tell_result(result);
@@ -294,7 +296,9 @@ impl Session<'_> {
                 let node = self.link.parts.node.clone();
                 self.offer = Some(Offer {
                     header: header.clone(),
-                    answer: deliver_desire(node, header.clone(), signed).boxed(),
+                    answer: TraceContext::root()
+                        .scope(deliver_desire(node, header.clone(), signed))
+                        .boxed(),
                 });
                 self.tell(EdgeInput::Received(Down::Desire(header))).await;
             }
@@ -312,6 +316,7 @@ impl Session<'_> {
 
     /// Says why a desire is not taken, and raises an event once.
     async fn refuse(&mut self, refusal: Refusal) {
+        self.link.counts.refused.inc();
         let Refusal {
             header,
             refused,
@@ -358,119 +363,6 @@ impl Session<'_> {
                 self.ended = Some(Ended::Renewed);
             }
         }
-    }
-
-    /// Tells the machine what happened and does what it wants.
-    async fn tell(&mut self, input: EdgeInput) {
-        let actions = self.machine.next(input, self.now());
-        for action in actions {
-            self.act(action).await;
-        }
-    }
-
-    async fn act(&mut self, action: EdgeAction) {
-        match action {
-            EdgeAction::Send(message) => self.send(message),
-            EdgeAction::SendEvent { sequence, stored } => self.send_event(sequence, stored).await,
-            EdgeAction::Present => {
-                let held = self.link.parts.node.held().borrow().clone();
-                if let Held::Desire(held) = held {
-                    let HeldDesire { signed, .. } = held.as_ref();
-                    let presented = Request::Presented(signed.clone());
-                    self.queue.push_back(wire::request(presented));
-                }
-            }
-            // Under way already; commands have a memory of their own.
-            EdgeAction::Offer(_) | EdgeAction::Execute(_) => {}
-            EdgeAction::DropEvents(sequence) => {
-                let outbox = self.link.parts.outbox.clone();
-                let dropped = blocking(move || outbox.acknowledge(sequence)).await;
-                self.must(dropped.map_err(|error| chain(&error)));
-            }
-            // Done by `meet` before the machine hears of the Welcome.
-            EdgeAction::Renumber { after } => {
-                tracing::warn!(
-                    after,
-                    "the numbers of the outbox are behind those of the cloud"
-                );
-            }
-            EdgeAction::CloudTime(time) => self.cloud_time(time).await,
-            EdgeAction::Close => {
-                self.ended = Some(Ended::Lost("the cloud is silent".to_owned()));
-            }
-            EdgeAction::Removed => {
-                self.ended
-                    .get_or_insert_with(|| Ended::Removed(String::new()));
-            }
-        }
-    }
-
-    fn send(&mut self, message: Up) {
-        let report = self.link.parts.node.report();
-        let report = report.borrow();
-        match message {
-            Up::Status(_) => self
-                .queue
-                .extend(deliver_status(&report).map(wire::request)),
-            Up::Stats => {
-                let stats = self.link.sent_stats.deliver_stats(&report);
-                // Figures may be missing and are never answered; both sides need a sign of life all the same.
-                let quiet = self.last_heard.elapsed() >= self.heartbeat;
-                let sign = !self.greeting && (stats.is_none() || quiet);
-                let sign = sign.then_some(Request::Heartbeat(Heartbeat {}));
-                self.greeting = false;
-                self.queue
-                    .extend(stats.into_iter().chain(sign).map(wire::request));
-            }
-            message => {
-                let fingerprint = self.identity.fingerprint();
-                self.queue
-                    .extend(wire::up(message, &fingerprint, &self.why));
-            }
-        }
-    }
-
-    async fn send_event(&mut self, sequence: u64, stored: u64) {
-        let outbox = self.link.parts.outbox.clone();
-        match blocking(move || outbox.event(sequence, stored)).await {
-            // A dropped one is told by the `dropped` of the next.
-            Ok(event) => {
-                let event = event.map(|event| wire::request(Request::Event(event)));
-                self.queue.extend(event);
-            }
-            Err(error) => self.must(Err(chain(&error))),
-        }
-    }
-
-    fn tell_result(&mut self, result: CommandResult) {
-        if self.machine.phase() == EdgePhase::Online {
-            self.queue
-                .push_back(wire::request(Request::CommandResult(result)));
-        } else {
-            self.link.keep_result(result);
-        }
-    }
-
-    /// The numbers of the outbox go on after those the cloud has.
-    async fn meet(&mut self, stored: u64) {
-        let outbox = self.link.parts.outbox.clone();
-        match blocking(move || outbox.meet(stored)).await {
-            Ok((_, queued)) => self.tell(EdgeInput::Queued(queued)).await,
-            Err(error) => self.must(Err(chain(&error))),
-        }
-    }
-
-    async fn count_events(&mut self) {
-        let outbox = self.link.parts.outbox.clone();
-        match blocking(move || outbox.numbers()).await {
-            Ok((_, queued)) => self.tell(EdgeInput::Queued(queued)).await,
-            Err(error) => self.must(Err(chain(&error))),
-        }
-    }
-
-    async fn cloud_time(&mut self, time: Timestamp) {
-        self.link.parts.trust.raise(time).await;
-        self.renew_if_due();
     }
 
     fn renew_if_due(&mut self) {
@@ -542,15 +434,6 @@ impl Session<'_> {
     fn must(&mut self, done: Result<(), String>) {
         if let Err(reason) = done {
             self.ended.get_or_insert(Ended::Lost(reason));
-        }
-    }
-
-    /// Results that were not sent belong to the next stream.
-    fn salvage(&mut self) {
-        for message in self.queue.drain(..) {
-            if let Some(Request::CommandResult(result)) = message.message {
-                self.link.keep_result(result);
-            }
         }
     }
 

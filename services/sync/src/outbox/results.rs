@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use baetyl_proto::link::CommandResult;
 use prost::Message as _;
-use redb::{ReadableTable as _, TableDefinition};
+use redb::{ReadableTable as _, TableDefinition, TableError};
 use tonic::Code;
 
 use crate::db::{Db, DbError};
@@ -48,31 +48,26 @@ impl Commands {
     /// # Errors
     /// What the database says.
     pub(crate) fn open(db: Arc<Db>) -> Result<(Self, Vec<CommandResult>), DbError> {
-        let interrupted = db.write(|transaction| {
-            let mut table = transaction.open_table(COMMANDS)?;
+        let interrupted = db.read(|transaction| {
+            let table = match transaction.open_table(COMMANDS) {
+                Ok(table) => table,
+                Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+                Err(error) => return Err(error.into()),
+            };
             let mut interrupted = Vec::new();
             for row in table.iter()? {
                 let (id, value) = row?;
                 if value.value().first() == Some(&STARTED) {
-                    interrupted.push((id.value().to_owned(), order(value.value())));
+                    interrupted.push(aborted(id.value()));
                 }
             }
-            let mut results = Vec::new();
-            for (id, order) in interrupted {
-                let result = CommandResult {
-                    command_id: id.clone(),
-                    code: Code::Aborted.into(),
-                    message: "the node was restarted while the command ran; it is not repeated, \
-                              send it with a new id if it is still wanted"
-                        .to_owned(),
-                    payload: bytes::Bytes::new(),
-                };
-                table.insert(id.as_str(), record(DONE, order, Some(&result)).as_slice())?;
-                results.push(result);
-            }
-            Ok(results)
+            Ok(interrupted)
         })?;
-        Ok((Self { db }, interrupted))
+        let commands = Self { db };
+        for result in &interrupted {
+            commands.finish(result)?;
+        }
+        Ok((commands, interrupted))
     }
 
     /// Marks a command as started unless it is known. Durable when this returns: only then may it be executed.
@@ -129,6 +124,19 @@ impl Commands {
             table.insert(id, record(DONE, order, Some(&kept)).as_slice())?;
             Ok(())
         })
+    }
+}
+
+/// The result of a command of which nobody knows how far it came.
+fn aborted(id: &str) -> CommandResult {
+    CommandResult {
+        command_id: id.to_owned(),
+        code: Code::Aborted.into(),
+        message:
+            "the node was restarted while the command ran; it is not repeated, send it with a \
+                  new id if it is still wanted"
+                .to_owned(),
+        payload: bytes::Bytes::new(),
     }
 }
 

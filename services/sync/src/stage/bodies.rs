@@ -1,6 +1,7 @@
 //! Bodies of resources: all that are missing in one batched fetch over the link.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use baetyl_kit::grpc::MAX_MESSAGE;
 use baetyl_model::{Digest, Kind, ResourceRef};
@@ -53,6 +54,14 @@ impl Stager {
             .map(|claim| (claim.wanted.digest, claim))
             .collect();
         let digests: Vec<Digest> = waiting.keys().copied().collect();
+        let total = waiting.values().map(|claim| claim.wanted.size).sum();
+        if let Err(error) = self.room_for(total).await {
+            let error = Arc::new(error);
+            for claim in waiting.into_values() {
+                self.fail(claim, Arc::clone(&error));
+            }
+            return;
+        }
         for batch in digests.chunks(BATCH) {
             if let Err(failure) = self.fetch_batch(batch, &mut waiting).await {
                 for digest in batch {
@@ -62,6 +71,14 @@ impl Stager {
                 }
             }
         }
+    }
+
+    /// Before anything is fetched: does it fit?
+    async fn room_for(&self, bytes: u64) -> Result<(), StageError> {
+        let (store, reserve) = (self.store.clone(), self.limits.reserve);
+        self.with_room(move || store.check_room(bytes, reserve))
+            .await?;
+        Ok(())
     }
 
     /// One call. What arrives complete leaves `waiting`; the error is for the rest of the batch.
@@ -157,12 +174,8 @@ impl Stager {
                 size,
             )));
         }
-        let reserve = self.limits.reserve;
-        self.with_room(move || {
-            store.check_room(size, reserve)?;
-            store.put_body(wanted.shelf, &wanted.digest, &bytes)
-        })
-        .await?;
+        self.with_room(move || store.put_body(wanted.shelf, &wanted.digest, &bytes))
+            .await?;
         Ok(size)
     }
 

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use baetyl_kit::metrics::Counter;
 use tokio::time::Instant;
 
 /// Lets through so many bytes a second; a second's worth may come at once.
@@ -11,6 +12,7 @@ pub(crate) struct Throttle {
     /// Bytes a second; 0 = no limit.
     rate: u64,
     state: Mutex<State>,
+    counter: Counter,
 }
 
 #[derive(Debug)]
@@ -29,11 +31,18 @@ impl Throttle {
                 tokens: to_f64(rate),
                 updated: Instant::now(),
             }),
+            counter: Counter::default(),
         }
+    }
+
+    /// Counts what passes.
+    pub(crate) fn counting(self, counter: Counter) -> Self {
+        Self { counter, ..self }
     }
 
     /// Returns when `bytes` that were just received are within the cap.
     pub(crate) async fn take(&self, bytes: usize) {
+        self.counter.add(bytes as u64);
         if self.rate == 0 {
             return;
         }
