@@ -364,7 +364,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn both_sides_agree_soon_after_the_network_is_good(fates in prop::collection::vec(any_fate(), 0..150)) {

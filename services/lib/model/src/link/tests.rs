@@ -180,6 +180,27 @@ fn a_silent_cloud_is_left() {
 }
 
 #[test]
+fn a_cloud_that_talks_but_never_welcomes_is_left() {
+    let mut edge = EdgeLink::new(None, None, (0, 0));
+    edge.next(EdgeInput::Connected, Duration::ZERO);
+    let silence = Periods::default().silence();
+    let desire = header(0, 1, 2);
+    edge.next(
+        EdgeInput::Received(Down::Desire(desire.clone())),
+        silence - SECOND,
+    );
+    let ack = Up::DesireAck {
+        header: desire.clone(),
+        refused: None,
+    };
+    assert_eq!(
+        edge.next(EdgeInput::Held(desire), silence - SECOND),
+        [EdgeAction::Send(ack)]
+    );
+    assert_eq!(edge.next(EdgeInput::Tick, silence), [EdgeAction::Close]);
+}
+
+#[test]
 fn a_command_is_executed_once() {
     let mut edge = online(None);
     let command = || EdgeInput::Received(Down::Command("c1".into()));
@@ -287,6 +308,16 @@ fn a_change_is_sent_at_once_also_while_an_older_one_is_under_way() {
         [CloudAction::Delivered(header(0, 9, 2))]
     );
     assert!(!cloud.is_in_sync());
+}
+
+#[test]
+fn while_another_desire_is_under_way_what_the_node_claimed_counts_no_more() {
+    let (mut cloud, _) = greeted(header(0, 9, 2), Some(header(0, 5, 1)));
+    let back = header(0, 10, 1);
+    assert_eq!(
+        tell(&mut cloud, CloudInput::Wanted(back.clone())),
+        [send(Down::Desire(back))]
+    );
 }
 
 #[test]
