@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use baetyl_kit::clock::Clock;
 use baetyl_kit::crypto::{CryptoError, KeyFile, SealKey};
 use baetyl_kit::grpc::{Client, ConnectError, Endpoint, connect_lazy};
 use baetyl_kit::serve::ServeError;
@@ -11,8 +12,9 @@ use baetyl_kit::tls::{self, CertTime, Roots, ServerTrust, TlsError};
 use baetyl_kit::{Kit, fsio};
 use baetyl_proto::convert::time;
 use baetyl_proto::shadow::Event;
-use rustls::RootCertStore;
+use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::{mpsc, watch};
+use tonic::transport::Channel;
 
 use crate::command::Dispatcher;
 use crate::config::{self, Config};
@@ -108,37 +110,22 @@ pub(crate) async fn open(config: Config, kit: &Kit) -> Result<Parts, Error> {
         .map_err(directory(data_dir))?
         .join("sync");
     let state = blocking(move || open_state(&dir)).await?;
-    let (clock, tasks) = (kit.clock().clone(), kit.tasks().clone());
+    let clock = kit.clock().clone();
     let trust = Arc::new(TrustClock::open(Arc::clone(&state.db), clock.clone())?);
     let outbox = Outbox::new(Arc::clone(&state.db), config.outbox.events);
     for message in state.put_aside.iter().chain(&state.lost) {
-        let event = Event {
-            time: Some(time::to_wire(clock.now())),
-            reason: "StateLost".to_owned(),
-            message: message.clone(),
-            about: "sync".to_owned(),
-            r#type: "Warning".to_owned(),
-            ..Event::default()
-        };
-        put_event(&outbox, event).await;
+        tell_loss(&outbox, &clock, message).await;
     }
 
-    let peer = |service: &str, given: &Option<Endpoint>| -> Result<Client, ConnectError> {
-        let socket = || Endpoint::unix(kit.core_socket(service));
-        connect_lazy(&given.clone().unwrap_or_else(socket), "sync")
-    };
-    let node = Node::follow(
-        &tasks,
-        peer("node", &config.peers.node)?,
-        state.identity.watch(),
-    );
+    let client = peer(kit, "node", config.peers.node.as_ref())?;
+    let node = Node::follow(kit.tasks(), client, state.identity.watch());
     let (results, told) = mpsc::channel(RESULTS);
     let dispatcher = Dispatcher::new(
         state.commands,
-        peer("engine", &config.peers.engine)?,
-        peer("function-proxy", &config.peers.function_proxy)?,
+        peer(kit, "engine", config.peers.engine.as_ref())?,
+        peer(kit, "function-proxy", config.peers.function_proxy.as_ref())?,
         results,
-        tasks.clone(),
+        kit.tasks().clone(),
     );
     let keeper = Arc::new(Keeper::new(
         Arc::clone(&state.db),
@@ -147,40 +134,25 @@ pub(crate) async fn open(config: Config, kit: &Kit) -> Result<Parts, Error> {
         watermark(&config.store),
     ));
     let (uplink, channel) = watch::channel(None);
-    let stager = Arc::new(Stager::new(
-        Arc::clone(&state.store),
-        Arc::clone(&keeper),
-        channel,
-        Http::new(&web_tls(&config.web, &trust)?, config.store.patience),
-        Throttle::new(config.store.bandwidth.bytes()).counting(kit.metrics().counter(
-            "fetched_bytes_total",
-            "Bytes of bodies and objects that were received.",
-            &[],
-        )),
-        limits(&config.store),
-        tasks,
-    ));
-    let link = Link::new(
-        link::Parts {
-            config: config.link,
-            clock: clock.clone(),
-            identity: Arc::clone(&state.identity),
-            trust: Arc::clone(&trust),
-            node,
-            outbox: outbox.clone(),
-            dispatcher,
-            metrics: kit.metrics().clone(),
-        },
-        told,
-        state.untold,
-        uplink,
-    );
+    let web = web_tls(&config.web, &trust)?;
+    let stager = stager(&config.store, kit, &state.store, &keeper, channel, &web);
+    let parts = link::Parts {
+        config: config.link,
+        clock: clock.clone(),
+        identity: Arc::clone(&state.identity),
+        trust: Arc::clone(&trust),
+        node,
+        outbox: outbox.clone(),
+        dispatcher,
+        metrics: kit.metrics().clone(),
+    };
+    let link = Link::new(parts, told, state.untold, uplink);
     let server = Server {
         clock,
         db: state.db,
         store: state.store,
         keeper: Arc::clone(&keeper),
-        stager,
+        stager: Arc::new(stager),
         identity: state.identity,
         trust,
         outbox,
@@ -192,6 +164,48 @@ pub(crate) async fn open(config: Config, kit: &Kit) -> Result<Parts, Error> {
         keeper,
         lost: state.lost,
     })
+}
+
+async fn tell_loss(outbox: &Outbox, clock: &Clock, message: &str) {
+    let event = Event {
+        time: Some(time::to_wire(clock.now())),
+        reason: "StateLost".to_owned(),
+        message: message.to_owned(),
+        about: "sync".to_owned(),
+        r#type: "Warning".to_owned(),
+        ..Event::default()
+    };
+    put_event(outbox, event).await;
+}
+
+/// Another core service, on its socket unless the configuration says otherwise.
+fn peer(kit: &Kit, service: &str, given: Option<&Endpoint>) -> Result<Client, ConnectError> {
+    let socket = || Endpoint::unix(kit.core_socket(service));
+    connect_lazy(&given.cloned().unwrap_or_else(socket), "sync")
+}
+
+fn stager(
+    config: &config::Store,
+    kit: &Kit,
+    store: &Arc<Store>,
+    keeper: &Arc<Keeper>,
+    uplink: watch::Receiver<Option<Channel>>,
+    web: &Arc<ClientConfig>,
+) -> Stager {
+    let received = kit.metrics().counter(
+        "fetched_bytes_total",
+        "Bytes of bodies and objects that were received.",
+        &[],
+    );
+    Stager::new(
+        Arc::clone(store),
+        Arc::clone(keeper),
+        uplink,
+        Http::new(web, config.patience),
+        Throttle::new(config.bandwidth.bytes()).counting(received),
+        limits(config),
+        kit.tasks().clone(),
+    )
 }
 
 fn open_state(dir: &Path) -> Result<State, Error> {
@@ -269,10 +283,7 @@ fn limits(config: &config::Store) -> Limits {
 }
 
 /// Web servers are judged at the trusted time, too: an object must not need a clock that is right.
-fn web_tls(
-    config: &config::Web,
-    trust: &Arc<TrustClock>,
-) -> Result<Arc<rustls::ClientConfig>, Error> {
+fn web_tls(config: &config::Web, trust: &Arc<TrustClock>) -> Result<Arc<ClientConfig>, Error> {
     let roots = match &config.authorities {
         Some(path) => Roots::load(path).map_err(Error::Web)?,
         None => Roots::from_store(RootCertStore {
