@@ -39,15 +39,17 @@ impl Edge {
     /// When the directory cannot be made.
     pub fn new(node: &str, dir: &Path, shape: Shape) -> Result<Self> {
         fs::create_dir_all(dir.join("logs"))?;
-        let prefix = if shape == Shape::One {
-            "BAETYL_EDGE__FUNCTION_PROXY"
-        } else {
-            "BAETYL_FUNCTION_PROXY"
+        let (proxy, engine) = match shape {
+            Shape::One => ("BAETYL_EDGE__FUNCTION_PROXY", "BAETYL_EDGE__ENGINE"),
+            Shape::Five => ("BAETYL_FUNCTION_PROXY", "BAETYL_ENGINE"),
         };
-        let env = vec![
-            (format!("{prefix}__HTTP__LISTEN"), "127.0.0.1:0".to_owned()),
-            (format!("{prefix}__GRPC__LISTEN"), "127.0.0.1:0".to_owned()),
+        let env = [
+            (format!("{proxy}__HTTP__LISTEN"), "127.0.0.1:0"),
+            (format!("{proxy}__GRPC__LISTEN"), "127.0.0.1:0"),
+            // A release that never gets ready is given up after this; the default of a minute is for real ones.
+            (format!("{engine}__UPDATE__PROGRESS_DEADLINE"), "8s"),
         ];
+        let env = env.map(|(key, value)| (key, value.to_owned())).to_vec();
         Ok(Self {
             node: node.to_owned(),
             dir: dir.to_path_buf(),

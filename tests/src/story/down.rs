@@ -249,7 +249,6 @@ impl<N: Narrator> Story<N> {
             ("HEALTHY", "false", "a release whose probe never passes"),
         ] {
             let mut app = self.rest.get("/v1/apps/web").await?;
-            app["labels"]["baetyl-progress-deadline"] = json!("8s");
             apps::set_env(&mut app, variable, value);
             let start = Instant::now();
             let bad = self.rest.put("/v1/apps/web", &app).await?;

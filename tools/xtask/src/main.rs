@@ -10,6 +10,7 @@ mod contracts;
 mod tidy;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -71,20 +72,20 @@ pub(crate) fn grpcurl() -> PathBuf {
 pub(crate) fn demo(check: bool) -> Result<()> {
     println!("building the programs (the first time takes some minutes)");
     ci::build_programs()?;
-    let mut args = vec![
-        "run",
-        "--quiet",
-        "--package",
-        "baetyl-tests",
-        "--bin",
-        "baetyl-demo",
-        "--features",
-    ];
-    args.extend([ci::TEST_FEATURES, "--"]);
-    if check {
-        args.push("--check");
-    }
-    ci::sh("cargo", &args, &[])
+    let program = target_dir()?
+        .join("debug/baetyl-demo")
+        .display()
+        .to_string();
+    ci::sh(&program, if check { &["--check"] } else { &[] }, &[])
+}
+
+/// Where cargo puts what it builds.
+fn target_dir() -> Result<PathBuf> {
+    let metadata = cargo_metadata::MetadataCommand::new()
+        .manifest_path(root().join("Cargo.toml"))
+        .no_deps()
+        .exec()?;
+    Ok(metadata.target_directory.into_std_path_buf())
 }
 
 fn bench(what: &[String]) -> Result<()> {
@@ -93,20 +94,26 @@ fn bench(what: &[String]) -> Result<()> {
         &["build", "--release", "--workspace", "--bins", "--locked"],
         &[],
     )?;
-    let mut args = vec![
-        "run",
-        "--quiet",
-        "--release",
-        "--package",
-        "baetyl-bench",
-        "--",
-    ];
-    args.extend(what.iter().map(String::as_str));
-    ci::sh("cargo", &args, &[])
+    let program = target_dir()?
+        .join("release/baetyl-bench")
+        .display()
+        .to_string();
+    let what: Vec<&str> = what.iter().map(String::as_str).collect();
+    ci::sh(&program, &what, &[])
 }
 
-fn main() -> Result<()> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("\nfailed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
         Command::Demo { check } => demo(check),
         Command::Test => ci::test(false),
         Command::Bench { what } => bench(&what),

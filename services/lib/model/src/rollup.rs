@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use crate::desire::Header;
 use crate::name::Generation;
 use crate::report::{AppStatus, Condition, FailedVersion, InstanceStatus, Phase, RunStatus, Truth};
-use crate::update::{Health, Update};
+use crate::update::{Failure, Health, Update};
 
 #[cfg(test)]
 mod tests;
@@ -138,7 +138,7 @@ pub fn rollup_app(facts: &AppFacts<'_>, now: Timestamp) -> AppStatus {
     let failure = update.failure().filter(|_| phase != Some(Phase::Healthy));
     let cause = cause(
         phase,
-        failure.map(|failure| failure.reason.as_str()),
+        failure,
         status,
         &instances,
     );
@@ -180,15 +180,17 @@ fn not_started(update: &Update) -> RunStatus {
 /// Why an application is not what was asked for; empty when it is.
 fn cause(
     phase: Option<Phase>,
-    failure: Option<&str>,
+    failure: Option<&Failure>,
     status: RunStatus,
     instances: &[&InstanceStatus],
 ) -> String {
     let of_update = match (phase, failure) {
-        (Some(Phase::RolledBack), Some(reason)) => {
-            format!("the wanted version failed and was undone: {reason}")
+        (Some(Phase::RolledBack), Some(Failure { release, reason })) => {
+            format!("version {} failed and was undone: {reason}", release.version)
         }
-        (Some(_), Some(reason)) => reason.to_owned(),
+        (Some(_), Some(Failure { release, reason })) => {
+            format!("version {} failed: {reason}", release.version)
+        }
         _ => String::new(),
     };
     if !of_update.is_empty() {

@@ -277,7 +277,7 @@ fn a_release_that_was_undone_is_told_with_its_reason_while_the_old_one_runs() {
     );
     assert_eq!(
         app.cause,
-        "the wanted version failed and was undone: web.1 exits with code 1"
+        "version 2 failed and was undone: web.1 exits with code 1"
     );
     assert_eq!(
         truths(&app.conditions),
