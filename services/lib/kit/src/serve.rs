@@ -103,7 +103,7 @@ pub async fn http(
     http_on(kit, name, listener, tls, router)
 }
 
-/// As [`http`], on a listener that is already bound.
+/// As [`http()`], on a listener that is already bound.
 ///
 /// # Errors
 /// When the address cannot be recorded.

@@ -80,7 +80,7 @@ pub fn format_duration(duration: Duration) -> String {
     text
 }
 
-/// `#[serde(with = "baetyl_kit::config::duration")]` for a [`Duration`]; [`duration::option`](option) for an
+/// `#[serde(with = "baetyl_kit::config::duration")]` for a [`Duration`]; [`mod@duration::option`] for an
 /// optional one.
 pub mod duration {
     use super::*;
