@@ -15,6 +15,7 @@ async fn a_running_instance_is_found_again_and_not_restarted() {
     let mut node = Node::new().await;
     let spec = service(script("echo start; exec sleep 600"));
     node.runtime().run(spec.clone()).unwrap();
+    node.until_logged(&one(), "start\n").await;
     let before = node.until_running().await;
     node.remake().await;
     assert!(is_alive(before.app) && is_alive(before.shim));

@@ -141,7 +141,8 @@ async fn an_application_runs_as_its_own_user() {
         return;
     }
     let node = Node::new().await;
-    // Directories of a test are closed to other users: nothing is started, and it says what to do.
+    // A data directory that is closed to other users: nothing is started, and it says what to do.
+    set_mode(node.dir.path(), 0o700);
     let user = Some(RunAs {
         uid: 61_234,
         gid: 61_235,
@@ -152,7 +153,7 @@ async fn an_application_runs_as_its_own_user() {
     };
     let error = node.runtime().prepare(&spec).await.unwrap_err();
     assert!(matches!(error, PrepareError::Closed { .. }), "{error}");
-    open_to_all(node.dir.path());
+    set_mode(node.dir.path(), 0o711);
     let file = |path: &str| FileSpec {
         path: path.to_owned(),
         content: Content::Bytes("hush".into()),
@@ -194,11 +195,9 @@ async fn an_application_runs_as_its_own_user() {
     assert!(log.contains("closed\nhushEND"), "{log}");
 }
 
-fn open_to_all(dir: &Path) {
+fn set_mode(dir: &Path, mode: u32) {
     use std::os::unix::fs::PermissionsExt;
-    for dir in [dir.to_owned(), dir.join("engine")] {
-        fs::set_permissions(dir, fs::Permissions::from_mode(0o711)).unwrap();
-    }
+    fs::set_permissions(dir, fs::Permissions::from_mode(mode)).unwrap();
 }
 
 #[tokio::test]
