@@ -47,7 +47,7 @@ pub mod store;
 mod testing;
 pub mod token;
 
-pub use config::Config;
+pub use config::{Config, RuntimeCommand};
 
 use crate::board::Board;
 use crate::context::Context;

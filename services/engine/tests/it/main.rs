@@ -1,0 +1,7 @@
+//! Engine over its real socket and with real processes, between a scripted node and a scripted sync.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod api;
+mod node;
+mod peers;
+mod processes;
