@@ -42,7 +42,7 @@ pub struct Registration {
     /// In the order of the application; the first is the default.
     #[prost(message, repeated, tag = "8")]
     pub functions: ::prost::alloc::vec::Vec<FunctionSpec>,
-    /// Invocations it takes at the same time.
+    /// Invocations it takes at the same time; 0 only in a later Registration.
     #[prost(uint32, tag = "9")]
     pub concurrency: u32,
 }
@@ -360,6 +360,8 @@ pub mod runtime_service_client {
         /// First message up: Registration; first down: Registered. Then the proxy sends Invoke and Cancel, the runtime answers
         /// with Result, Chunk or Failure. Both sides send Heartbeat when idle; three missed ones end the stream. When the stream ends all
         /// open invocations of it fail with UNAVAILABLE (they are not repeated: the function may have run).
+        /// A later Registration says how many invocations the runtime takes from now on (never more than the first one said);
+        /// with 0 it gets no more, ends those it has, and then ends the stream.
         pub async fn register(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::RegisterRequest>,
@@ -410,6 +412,8 @@ pub mod runtime_service_server {
         /// First message up: Registration; first down: Registered. Then the proxy sends Invoke and Cancel, the runtime answers
         /// with Result, Chunk or Failure. Both sides send Heartbeat when idle; three missed ones end the stream. When the stream ends all
         /// open invocations of it fail with UNAVAILABLE (they are not repeated: the function may have run).
+        /// A later Registration says how many invocations the runtime takes from now on (never more than the first one said);
+        /// with 0 it gets no more, ends those it has, and then ends the stream.
         async fn register(
             &self,
             request: tonic::Request<tonic::Streaming<super::RegisterRequest>>,
