@@ -136,12 +136,7 @@ pub fn rollup_app(facts: &AppFacts<'_>, now: Timestamp) -> AppStatus {
     };
     let phase = update.phase();
     let failure = update.failure().filter(|_| phase != Some(Phase::Healthy));
-    let cause = cause(
-        phase,
-        failure,
-        status,
-        &instances,
-    );
+    let cause = cause(phase, failure, status, &instances);
     let conditions = conditions_of_app(update, status, &cause);
     AppStatus {
         name: update.app().clone(),
@@ -150,10 +145,12 @@ pub fn rollup_app(facts: &AppFacts<'_>, now: Timestamp) -> AppStatus {
         status,
         observed_generation: update.generation(),
         phase,
-        failed: failure.map(|failure| FailedVersion {
-            version: failure.release.version.clone(),
-            reason: failure.reason.clone(),
-        }),
+        failed: failure
+            .filter(|_| phase != Some(Phase::Staging))
+            .map(|failure| FailedVersion {
+                version: failure.release.version.clone(),
+                reason: failure.reason.clone(),
+            }),
         conditions: transition(
             facts.previous.map_or(&[], |previous| &previous.conditions),
             conditions,
@@ -186,7 +183,17 @@ fn cause(
 ) -> String {
     let of_update = match (phase, failure) {
         (Some(Phase::RolledBack), Some(Failure { release, reason })) => {
-            format!("version {} failed and was undone: {reason}", release.version)
+            format!(
+                "version {} failed and was undone: {reason}",
+                release.version
+            )
+        }
+        // Not given up: it is tried again.
+        (Some(Phase::Staging), Some(Failure { release, reason })) => {
+            format!(
+                "version {} is not complete on this node yet: {reason}",
+                release.version
+            )
         }
         (Some(_), Some(Failure { release, reason })) => {
             format!("version {} failed: {reason}", release.version)

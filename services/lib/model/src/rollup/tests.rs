@@ -329,8 +329,36 @@ fn what_failed_before_it_began_has_failed() {
     let app = roll(&it, Some(&[]), None, 0);
     assert_eq!(
         (app.status, app.cause.as_str()),
-        (RunStatus::Failed, "refused")
+        (RunStatus::Failed, "version 1 failed: refused")
     );
+}
+
+#[test]
+fn what_is_fetched_again_has_not_failed() {
+    let away = Event::StageFailed {
+        release: release("2"),
+        reason: "no route".into(),
+        permanent: false,
+    };
+    let mut events = deployed("1");
+    let release = release("2");
+    let generation = Generation(8);
+    events.extend([
+        Event::Want {
+            release,
+            generation,
+        },
+        away,
+    ]);
+    let app = roll(
+        &update(events),
+        Some(&[running("a"), running("b")]),
+        None,
+        0,
+    );
+    assert_eq!(app.status, RunStatus::Running);
+    let cause = "version 2 is not complete on this node yet: no route";
+    assert_eq!((app.cause.as_str(), app.failed), (cause, None));
 }
 
 #[test]

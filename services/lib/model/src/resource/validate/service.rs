@@ -8,6 +8,9 @@ use super::volume::stays_inside;
 use super::{Findings, job_config, probe, unique};
 use crate::name::{ConfigKey, ResourceName, ServiceName};
 
+#[cfg(test)]
+mod tests;
+
 pub(super) fn services(app: &Application, findings: &mut Findings<'_>) {
     if app.services.is_empty() {
         findings.add("services", "at least one service is needed");

@@ -4,12 +4,12 @@ use super::*;
 use crate::merge;
 use crate::strict::parse_value;
 
-fn kube_app() -> Value {
+pub(super) fn kube_app() -> Value {
     json!({"name": "web", "services": [{"name": "s1", "image": "nginx:1.25"}]})
 }
 
 /// Fields with mistakes of an application that is `base` with `patch` applied.
-fn mistakes(base: Value, patch: Value) -> Vec<String> {
+pub(super) fn mistakes(base: Value, patch: Value) -> Vec<String> {
     let mut raw = base;
     merge::apply(&mut raw, patch);
     let app = parse_value::<Application>(&raw).unwrap().value;
@@ -23,7 +23,7 @@ fn mistakes(base: Value, patch: Value) -> Vec<String> {
         .collect()
 }
 
-fn one_mistake(base: Value, patch: Value, wanted: &str) {
+pub(super) fn one_mistake(base: Value, patch: Value, wanted: &str) {
     let found = mistakes(base, patch.clone());
     assert_eq!(found.len(), 1, "{patch}: {found:?}");
     assert!(
@@ -32,7 +32,7 @@ fn one_mistake(base: Value, patch: Value, wanted: &str) {
     );
 }
 
-fn service(fields: Value) -> Value {
+pub(super) fn service(fields: Value) -> Value {
     let mut service = json!({"name": "s1", "image": "i"});
     merge::apply(&mut service, fields);
     json!({"services": [service]})
@@ -377,139 +377,4 @@ fn a_volume_has_exactly_one_source() {
     let twice =
         json!({"volumes": [{"name": "vv", "emptyDir": {}}, {"name": "vv", "emptyDir": {}}]});
     one_mistake(kube_app(), twice, "volumes[1].name: \"vv\" is used twice");
-}
-
-#[test]
-fn mounts_name_volumes_and_stay_inside() {
-    let mount = |mounts: Value| {
-        let mut app = service(json!({"volumeMounts": mounts}));
-        app["volumes"] = json!([{"name": "vv", "emptyDir": {}}]);
-        app
-    };
-    assert_eq!(
-        mistakes(
-            kube_app(),
-            mount(json!([{"name": "vv", "mountPath": "/x"}]))
-        ),
-        [""; 0]
-    );
-    one_mistake(
-        kube_app(),
-        mount(json!([{"name": "ww", "mountPath": "/x"}])),
-        "the application has no volume \"ww\"",
-    );
-    one_mistake(
-        kube_app(),
-        mount(json!([{"name": "vv", "mountPath": "x"}])),
-        "mountPath: must be an absolute path",
-    );
-    one_mistake(
-        kube_app(),
-        mount(json!([{"name": "vv", "mountPath": "/x/../.."}])),
-        "mountPath: must be an absolute path",
-    );
-    one_mistake(
-        kube_app(),
-        mount(json!([{"name": "vv", "mountPath": "/x", "subPath": "../y"}])),
-        "subPath",
-    );
-    let twice = json!([{"name": "vv", "mountPath": "/x"}, {"name": "vv", "mountPath": "/x/"}]);
-    one_mistake(
-        kube_app(),
-        mount(twice),
-        "volumeMounts[1].mountPath: \"/x/\" is used twice",
-    );
-}
-
-#[test]
-fn service_names_are_unique_over_all_services() {
-    let twice = json!({"initServices": [{"name": "s1", "image": "i"}]});
-    one_mistake(kube_app(), twice, "services[0].name: \"s1\" is used twice");
-    one_mistake(
-        kube_app(),
-        json!({"services": []}),
-        "services: at least one service is needed",
-    );
-}
-
-#[test]
-fn probes_ask_exactly_one_thing() {
-    let probe = |probe: Value| service(json!({"livenessProbe": probe}));
-    for good in [
-        json!({"httpGet": {"port": 80}}),
-        json!({"tcpSocket": {"port": "80"}}),
-        json!({"exec": {"command": ["x"]}}),
-        json!({"grpc": {"port": 80}}),
-    ] {
-        assert_eq!(mistakes(kube_app(), probe(good)), [""; 0]);
-    }
-    one_mistake(
-        kube_app(),
-        probe(json!({"periodSeconds": 1})),
-        "services[0].livenessProbe: asks nothing",
-    );
-    one_mistake(
-        kube_app(),
-        probe(json!({"httpGet": {"port": 80}, "exec": {"command": ["x"]}})),
-        "asks in several ways",
-    );
-    one_mistake(
-        kube_app(),
-        probe(json!({"httpGet": {"port": "web"}})),
-        "httpGet.port: \"web\" is not a port number",
-    );
-    one_mistake(
-        kube_app(),
-        probe(json!({"exec": {}})),
-        "exec.command: is needed",
-    );
-    one_mistake(
-        kube_app(),
-        probe(json!({"grpc": {"port": 1}, "timeoutSeconds": -1})),
-        "timeoutSeconds",
-    );
-    one_mistake(
-        kube_app(),
-        probe(json!({"grpc": {"port": 1}, "successThreshold": 2})),
-        "successThreshold",
-    );
-}
-
-#[test]
-fn surroundings_are_checked() {
-    one_mistake(
-        kube_app(),
-        service(json!({"env": [{"name": "A=B"}]})),
-        "env[0].name",
-    );
-    one_mistake(
-        kube_app(),
-        service(json!({"devices": [{"devicePath": "dev"}]})),
-        "devices[0].devicePath",
-    );
-    one_mistake(
-        kube_app(),
-        service(json!({"devices": [{"devicePath": "/dev/x", "policy": "rx"}]})),
-        "devices[0].policy",
-    );
-    one_mistake(
-        kube_app(),
-        service(json!({"resources": {"limits": {"cpu": "bogus"}}})),
-        "resources.limits.cpu: \"bogus\"",
-    );
-    one_mistake(
-        kube_app(),
-        service(json!({"resources": {"requests": {"memory": "-1"}}})),
-        "must not be negative",
-    );
-    one_mistake(
-        kube_app(),
-        service(json!({"imagePullPolicy": "Sometimes"})),
-        "imagePullPolicy",
-    );
-    one_mistake(
-        kube_app(),
-        json!({"jobConfig": {"restartPolicy": "Always"}}),
-        "jobConfig.restartPolicy",
-    );
 }
