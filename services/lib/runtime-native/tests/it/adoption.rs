@@ -8,7 +8,9 @@ use baetyl_runtime_native::status::RunEnd;
 use baetyl_runtime_native::{Phase, PortPool, Reason, WorkloadState};
 use serde_json::json;
 
-use crate::node::{Node, ended, ident, is_alive, key, kill, one, script, service, with_policy};
+use crate::node::{
+    Node, ended, free_port, ident, is_alive, key, kill, one, script, service, with_policy,
+};
 
 #[tokio::test]
 async fn a_running_instance_is_found_again_and_not_restarted() {
@@ -128,16 +130,17 @@ async fn a_pid_that_is_another_process_by_now_is_neither_adopted_nor_touched() {
     let mut node = Node::new().await;
     let spec = service(script("exec sleep 600"));
     node.runtime().run(spec.clone()).unwrap();
-    let before = node.until_running().await;
+    node.until_running().await;
     node.runtime().stop(&key("app"), None).await.unwrap();
     node.lose().await;
     // As if both pids had been given to somebody else since.
     let mut foreign = Command::new("sleep").arg("600").spawn().unwrap();
     let stranger = ident(foreign.id());
-    let reused = |old: u64| json!({"pid": foreign.id(), "start_ticks": old});
+    // Ticks are 10 ms: on a fast machine all three may have started in one.
+    let reused = json!({"pid": stranger.pid, "start_ticks": stranger.start_ticks - 1});
     node.rewrite("run.json", |run| {
-        run["shim"] = reused(before.shim.start_ticks);
-        run["app"] = reused(before.app.start_ticks);
+        run["shim"] = reused.clone();
+        run["app"] = reused;
     });
     node.open().await;
     assert!(!node.runtime().is_running(&one()));
@@ -214,7 +217,8 @@ async fn what_is_not_supervised_can_be_stopped_and_removed() {
 #[tokio::test]
 async fn ports_stay_with_a_running_instance() {
     let mut node = Node::new().await;
-    let pool = PortPool::default();
+    let port = free_port();
+    let pool = PortPool::new(port..=port);
     let ports = pool.assign(&one(), 1, &[], false).unwrap();
     let mut spec = service(script(
         "exec python3 -c 'import socket,time; s=socket.create_server((\"127.0.0.1\", PORT)); print(\"up\", flush=True); time.sleep(600)'"
@@ -230,7 +234,7 @@ async fn ports_stay_with_a_running_instance() {
     node.until_logged(&one(), "up\n").await;
     node.remake().await;
     // A new engine brings back what it remembers.
-    let pool = PortPool::default();
+    let pool = PortPool::new(port..=port);
     let running = node.runtime().is_running(&one());
     assert_eq!(pool.assign(&one(), 1, &ports, running).unwrap(), ports);
     node.runtime().run(spec).unwrap();
