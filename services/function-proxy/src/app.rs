@@ -6,26 +6,23 @@
 //!
 //! A call that was given to a runtime is never given to another one: the function may have run.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use baetyl_proto::function::register_response::Message as Down;
-use baetyl_proto::function::{Cancel, FunctionSpec, Invocation, RegisterResponse};
 use bytes::Bytes;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-use tonic::Status;
 
 use crate::directory::Entry;
 use crate::error::CallError;
 use crate::meters::Meters;
-use crate::reply::{Asked, Blocked, Finish, Reply, TooLong};
+use crate::reply::{Blocked, Finish, Reply, TooLong};
 
-/// Towards one runtime.
-pub(crate) type ToRuntime = mpsc::Sender<Result<RegisterResponse, Status>>;
+mod runtime;
+
+use runtime::Runtime;
+pub(crate) use runtime::{NewRuntime, ToRuntime};
 
 /// How calls are bounded.
 #[derive(Clone, Debug)]
@@ -53,30 +50,6 @@ struct State {
     queue: VecDeque<Waiting>,
     last_id: u64,
     stopping: bool,
-}
-
-/// A registered runtime.
-#[derive(Debug)]
-struct Runtime {
-    id: u64,
-    instance: String,
-    kind: String,
-    functions: Vec<FunctionSpec>,
-    /// Calls it runs at the same time; 0 = it takes no more.
-    places: usize,
-    out: ToRuntime,
-    /// Calls it has not answered, those included whose caller is gone.
-    open: HashMap<u64, Open>,
-    /// Ends its connection.
-    end: CancellationToken,
-}
-
-#[derive(Debug)]
-struct Open {
-    function: String,
-    timeout: Duration,
-    /// None: the caller is gone.
-    reply: Option<Reply>,
 }
 
 #[derive(Debug)]
@@ -107,17 +80,6 @@ pub(crate) struct Entered {
     pub(crate) timeout: Duration,
     /// No runtime that has the function is registered: somebody has to start one.
     pub(crate) cold: bool,
-}
-
-/// A runtime as it registers.
-#[derive(Debug)]
-pub(crate) struct NewRuntime {
-    pub(crate) instance: String,
-    pub(crate) kind: String,
-    pub(crate) functions: Vec<FunctionSpec>,
-    pub(crate) places: usize,
-    pub(crate) out: ToRuntime,
-    pub(crate) end: CancellationToken,
 }
 
 /// For lists.
@@ -270,7 +232,7 @@ impl App {
             if let Some(open) = runtime.open.get_mut(&id) {
                 open.reply = None;
                 if !overdue {
-                    runtime.send(Down::Cancel(Cancel { invocation: id }));
+                    runtime.cancel(id);
                 }
                 return;
             }
@@ -300,25 +262,7 @@ impl App {
         }
         state.last_id += 1;
         let id = state.last_id;
-        let NewRuntime {
-            instance,
-            kind,
-            functions,
-            places,
-            out,
-            end,
-        } = new;
-        let open = HashMap::with_capacity(places.min(64));
-        state.runtimes.push(Runtime {
-            id,
-            instance,
-            kind,
-            functions,
-            places,
-            out,
-            open,
-            end,
-        });
+        state.runtimes.push(Runtime::new(id, new));
         self.meters.runtimes.add(1.0);
         self.refill(&mut state, id);
         id
@@ -500,16 +444,6 @@ impl App {
     }
 }
 
-impl Open {
-    fn asked<'a>(&'a self, service: &'a str) -> Asked<'a> {
-        Asked {
-            service,
-            function: &self.function,
-            timeout: self.timeout,
-        }
-    }
-}
-
 impl State {
     fn runtime(&mut self, id: u64) -> Option<&mut Runtime> {
         self.runtimes.iter_mut().find(|runtime| runtime.id == id)
@@ -535,69 +469,6 @@ impl State {
                 .map(|function| function.name.as_str())
         };
         listed.or_else(registered)
-    }
-}
-
-impl Runtime {
-    fn is_free(&self) -> bool {
-        self.open.len() < self.places
-    }
-
-    fn has(&self, function: &str) -> bool {
-        self.spec(function).is_some()
-    }
-
-    fn spec(&self, function: &str) -> Option<&FunctionSpec> {
-        self.functions.iter().find(|spec| spec.name == function)
-    }
-
-    fn give(&mut self, id: u64, call: Call, reply: Reply, timeout: Duration) {
-        let Call {
-            function,
-            payload,
-            metadata,
-            began,
-            ..
-        } = call;
-        let left = timeout.saturating_sub(began.elapsed()).as_millis();
-        self.open.insert(
-            id,
-            Open {
-                function: function.clone(),
-                timeout,
-                reply: Some(reply),
-            },
-        );
-        self.send(Down::Invoke(Invocation {
-            invocation: id,
-            function,
-            payload,
-            metadata,
-            // 0 would mean none.
-            deadline_ms: u32::try_from(left).unwrap_or(u32::MAX).max(1),
-        }));
-    }
-
-    /// The caller is told the error, the runtime that nobody waits for the rest.
-    fn give_up(&mut self, id: u64, error: CallError) {
-        if let Some(reply) = self.open.get_mut(&id).and_then(|open| open.reply.take()) {
-            reply.fail(error);
-        }
-        self.send(Down::Cancel(Cancel { invocation: id }));
-    }
-
-    /// The channel has room for what a runtime that keeps to its places can have unread. One that does not read at all
-    /// is ended; its calls then fail when it is removed.
-    fn send(&self, message: Down) {
-        if let Err(mpsc::error::TrySendError::Full(_)) = self.out.try_send(Ok(RegisterResponse {
-            message: Some(message),
-        })) {
-            tracing::warn!(
-                instance = self.instance,
-                "a runtime does not read; its connection is ended"
-            );
-            self.end.cancel();
-        }
     }
 }
 

@@ -4,8 +4,12 @@ use std::collections::BTreeSet;
 
 use baetyl_kit::metrics::Metrics;
 use baetyl_proto::function::failure::Kind;
+use baetyl_proto::function::register_response::Message as Down;
+use baetyl_proto::function::{FunctionSpec, RegisterResponse};
 use proptest::prelude::*;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
 
 use super::*;
 use crate::reply::Answer;

@@ -7,7 +7,11 @@ use baetyl_runtime_host::{Call, DoorArgs, Executor, Profile, functions, program,
 use clap::Parser;
 
 #[derive(Parser)]
-#[command(name = "baetyl-runtime-echo", version, about = "Answers what it is sent")]
+#[command(
+    name = "baetyl-runtime-echo",
+    version,
+    about = "Answers what it is sent"
+)]
 enum Cli {
     /// Serve the functions until SIGTERM or SIGINT
     Run {

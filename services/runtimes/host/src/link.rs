@@ -75,8 +75,8 @@ enum LinkError {
     Identity(#[from] IdentityError),
     #[error("the way to the function proxy cannot be used")]
     Connect(#[from] ConnectError),
-    #[error("the function proxy is away or refused the registration")]
-    Refused(#[source] tonic::Status),
+    #[error("the function proxy is away or refused the registration: {}", .0.message())]
+    Refused(tonic::Status),
     #[error("the function proxy did not answer the registration within {REGISTER_TIMEOUT:?}")]
     Silent,
     #[error(
@@ -85,8 +85,8 @@ enum LinkError {
     NotRegistered,
     #[error("the function proxy was silent for {MISSED} heartbeats")]
     Lost,
-    #[error("the connection to the function proxy broke")]
-    Broken(#[source] tonic::Status),
+    #[error("the connection to the function proxy broke: {}", .0.message())]
+    Broken(tonic::Status),
     #[error("the function proxy ended the connection")]
     Ended,
 }
@@ -99,6 +99,7 @@ pub async fn serve<E: Executor>(
     stop: &CancellationToken,
 ) {
     let mut backoff = Backoff::local();
+    let mut last = String::new();
     while !stop.is_cancelled() {
         let session = Session {
             door,
@@ -112,7 +113,12 @@ pub async fn serve<E: Executor>(
         match ended {
             Ok(()) => return,
             Err(error) => {
-                tracing::warn!(error = %chain(&error), "not connected to the function proxy; trying again")
+                let error = chain(&error);
+                // The log of an instance is small: the same trouble is told once.
+                if backoff.attempt() == 0 || error != last {
+                    tracing::warn!(error, "not connected to the function proxy; trying again");
+                    last = error;
+                }
             }
         }
         let _ = stop.run_until_cancelled(backoff.wait()).await;

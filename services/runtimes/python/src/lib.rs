@@ -18,10 +18,14 @@
 //! A handler may be `async def`; one that yields streams its values. When the caller goes away, `KeyboardInterrupt`
 //! (in an `async def`: `CancelledError`) is raised in the handler; what it has loaded stays loaded.
 
+mod cli;
+
 use std::fs::File;
 
 use baetyl_runtime_host::{Language, Program};
 use bytes::Bytes;
+
+pub use cli::main;
 
 /// The worker's script.
 pub const SCRIPT: &str = include_str!("worker.py");
