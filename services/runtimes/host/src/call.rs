@@ -7,7 +7,7 @@ use std::time::Duration;
 use baetyl_proto::function::register_request::Message;
 use baetyl_proto::function::{Chunk, Failure, RegisterRequest, Result as FunctionResult, failure};
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -54,11 +54,17 @@ impl Call {
 
 /// Invocations of one connection that have no answer yet, each with the token that cancels it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Open(Arc<Mutex<HashMap<u64, CancellationToken>>>);
+pub(crate) struct Open(Arc<OpenCalls>);
+
+#[derive(Debug, Default)]
+struct OpenCalls {
+    tokens: Mutex<HashMap<u64, CancellationToken>>,
+    ended: Notify,
+}
 
 impl Open {
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, CancellationToken>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The caller is gone.
@@ -75,8 +81,16 @@ impl Open {
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+    fn end(&self, invocation: u64) {
+        self.lock().remove(&invocation);
+        self.0.ended.notify_one();
+    }
+
+    /// Returns when none is open. For one waiter.
+    pub(crate) async fn empty(&self) {
+        while !self.lock().is_empty() {
+            self.0.ended.notified().await;
+        }
     }
 
     /// Opens one; dropping the answer without a word tells the proxy that the worker is gone.
@@ -162,7 +176,7 @@ impl Answer {
             })
             .await;
         // Only now: a runtime that stops waits until nothing is open.
-        self.open.lock().remove(&self.invocation);
+        self.open.end(self.invocation);
     }
 }
 
@@ -171,7 +185,7 @@ impl Drop for Answer {
         if self.given {
             return;
         }
-        self.open.lock().remove(&self.invocation);
+        self.open.end(self.invocation);
         let failure = Failure {
             invocation: self.invocation,
             kind: Kind::Worker.into(),

@@ -15,7 +15,7 @@ use baetyl_proto::function::{
     FunctionSpec, Heartbeat, Invocation, RegisterRequest, RegisterResponse, Registration,
 };
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
@@ -219,13 +219,9 @@ impl<E: Executor> Session<'_, E> {
                     // No more invocations from now on; those in progress may end.
                     until = Some(Instant::now() + self.door.drain);
                     let _ = out.send(message(Up::Registration(self.registration(identity, 0)))).await;
-                    beat = interval_at(Instant::now(), DRAIN_CHECK);
                 }
-            }
-            if let Some(until) = until
-                && (self.open.is_empty() || Instant::now() >= until)
-            {
-                break;
+                () = self.open.empty(), if until.is_some() => break,
+                () = sleep_until(until.unwrap_or(heard)), if until.is_some() => break,
             }
         }
         // Ends our half; what is still on its way gets there before the proxy ends its own.
@@ -281,9 +277,6 @@ impl<E: Executor> Session<'_, E> {
 
 /// How long the proxy may take to notice that we are done.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// While draining, how often to look whether all answers are out.
-const DRAIN_CHECK: Duration = Duration::from_millis(20);
-
 fn message(message: Up) -> RegisterRequest {
     RegisterRequest {
         message: Some(message),
