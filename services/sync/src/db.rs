@@ -4,6 +4,7 @@
 //! them (identity, pins, outbox, commands, trust). All functions block: call them through [`crate::blocking`].
 
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -115,6 +116,8 @@ impl Db {
             path: path.to_owned(),
             open: Mutex::new(Some(database)),
         };
+        // Best effort: the directory is private anyway.
+        let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600));
         db.check_format()?;
         Ok(Opened { db, put_aside })
     }

@@ -294,6 +294,3 @@ fn addresses(texts: &[String]) -> Result<Vec<Endpoint>, String> {
     }
     Ok(addresses)
 }
-
-#[cfg(test)]
-pub(crate) mod tests;

@@ -2,7 +2,7 @@
 //! what the test says.
 
 pub(crate) mod fake;
-mod harness;
+pub(crate) mod harness;
 mod identities;
 mod linking;
 mod recovering;

@@ -233,6 +233,6 @@ pub(super) fn desire(generation: u64, property: &str) -> Desire {
 }
 
 /// The same, signed by the cloud.
-pub(super) fn signed(generation: u64, property: &str) -> SignedDesire {
+pub(crate) fn signed(generation: u64, property: &str) -> SignedDesire {
     sign::sign_desire(&desire_key(), desire(generation, property))
 }
