@@ -279,6 +279,8 @@ def main():
     if kind is None:
         return
     setup = json.loads(body)
+    # The working directory is where the instance's files are, not a place for modules.
+    sys.path[:] = [place for place in sys.path if place]
     functions = Functions(setup["code"], setup["functions"])
     worker = Worker(channel, functions, setup["max_payload"])
     channel.write_json(b"R", {"version": sys.version.split()[0], "functions": functions.report()})
