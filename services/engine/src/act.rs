@@ -3,19 +3,19 @@
 //! Each act is a future that its application drops when something newer is wished; all of them may be begun again at
 //! any point.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use baetyl_kit::fsio;
 use baetyl_model::desire::Release;
 use baetyl_model::name::AppName;
+use baetyl_runtime_native::spec::Content;
 use baetyl_runtime_native::status::WorkloadState;
 use baetyl_runtime_native::{WorkloadKey, WorkloadSpec};
 
 use crate::context::Context;
 use crate::ports::{Ports, Runtime, RuntimeError};
 use crate::resolve::TOKEN_FILE;
-use crate::token::TokenIssuer;
 
 /// What a start consists of, in this order.
 #[derive(Debug, Default)]
@@ -33,7 +33,10 @@ pub(crate) struct StartPlan {
 }
 
 /// Executes a start.
-pub(crate) async fn start<P: Ports>(ctx: Arc<Context<P>>, plan: StartPlan) -> Result<(), RuntimeError> {
+pub(crate) async fn start<P: Ports>(
+    ctx: Arc<Context<P>>,
+    plan: StartPlan,
+) -> Result<(), RuntimeError> {
     for key in &plan.stop_first {
         ctx.runtime.stop(key).await?;
     }
@@ -74,7 +77,12 @@ async fn run<R: Runtime>(runtime: &R, spec: WorkloadSpec) -> Result<(), RuntimeE
 /// Waits until an init service ended.
 async fn until_done<R: Runtime>(runtime: &R, key: &WorkloadKey) -> Result<(), RuntimeError> {
     let mut watch = runtime.watch();
-    let ended = |state: Option<&WorkloadState>| matches!(state, Some(WorkloadState::Succeeded | WorkloadState::Failed));
+    let ended = |state: Option<&WorkloadState>| {
+        matches!(
+            state,
+            Some(WorkloadState::Succeeded | WorkloadState::Failed)
+        )
+    };
     let observed = watch
         .wait_for(|observed| ended(observed.workloads.get(key)))
         .await
@@ -83,39 +91,54 @@ async fn until_done<R: Runtime>(runtime: &R, key: &WorkloadKey) -> Result<(), Ru
     if observed.workloads.get(key) == Some(&WorkloadState::Succeeded) {
         return Ok(());
     }
-    let cause = observed.of(key).map(|(_, seen)| seen.message.as_str()).find(|message| !message.is_empty());
+    let cause = observed
+        .of(key)
+        .map(|(_, seen)| seen.message.as_str())
+        .find(|message| !message.is_empty());
     let cause = cause.unwrap_or("no cause is known");
-    Err(RuntimeError::Failed(format!("init service {} failed: {cause}", key.service)))
+    Err(RuntimeError::Failed(format!(
+        "init service {} failed: {cause}",
+        key.service
+    )))
 }
 
-/// Instances that run already have the token of the key engine had when it started them.
-async fn refresh_tokens<P: Ports>(ctx: &Arc<Context<P>>, specs: impl Iterator<Item = &WorkloadSpec>) {
-    let instances: Vec<_> = specs
-        .flat_map(|spec| (1..=spec.instances.len()).filter_map(|index| u32::try_from(index).ok()).map(|index| spec.key.instance(index)))
-        .map(|id| (ctx.runtime.instance_dir(&id).join(TOKEN_FILE), id))
-        .collect();
-    let (ctx, now) = (Arc::clone(ctx), ctx.clock.now());
+/// Instances that run already have the token of the key engine had when it started them, or none when the directory
+/// was lost: they find a valid one at the path they know.
+async fn refresh_tokens<P: Ports>(
+    ctx: &Arc<Context<P>>,
+    specs: impl Iterator<Item = &WorkloadSpec>,
+) {
+    let mut tokens = Vec::new();
+    for spec in specs {
+        for (index, instance) in (1..).zip(&spec.instances) {
+            let path = ctx
+                .runtime
+                .instance_dir(&spec.key.instance(index))
+                .join(TOKEN_FILE);
+            let token = instance.files.iter().find(|file| file.path == TOKEN_FILE);
+            if let Some(Content::Bytes(token)) = token.map(|file| &file.content) {
+                tokens.push((path, token.clone()));
+            }
+        }
+    }
     let refreshed = tokio::task::spawn_blocking(move || {
-        for (path, id) in instances {
-            let key = &id.workload;
-            let token = || ctx.tokens.issue(key.app.as_str(), key.service.as_str(), &id.to_string(), now);
-            refresh_token(&ctx.tokens, &path, token);
+        for (path, token) in tokens {
+            if let Err(error) = refresh_token(&path, &token) {
+                tracing::warn!(path = %path.display(), %error, "a token could not be renewed");
+            }
         }
     });
     let _ = refreshed.await;
 }
 
-fn refresh_token(tokens: &TokenIssuer, path: &PathBuf, token: impl FnOnce() -> String) {
-    let Ok(present) = std::fs::read_to_string(path) else {
-        // No instance was ever started here.
-        return;
-    };
-    if tokens.verify(&present).is_ok() {
-        return;
+fn refresh_token(path: &Path, token: &[u8]) -> std::io::Result<()> {
+    if std::fs::read(path).is_ok_and(|present| present == token) {
+        return Ok(());
     }
-    if let Err(error) = fsio::atomic_write(path, token().as_bytes(), 0o600) {
-        tracing::warn!(path = %path.display(), %error, "a token could not be renewed");
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir)?;
     }
+    fsio::atomic_write(path, token, 0o600)
 }
 
 /// What is left of other versions once one has settled.
@@ -128,7 +151,10 @@ pub(crate) struct ClearPlan {
 }
 
 /// Executes it as far as it goes; the rest is told.
-pub(crate) async fn clear<P: Ports>(ctx: Arc<Context<P>>, plan: ClearPlan) -> Result<(), RuntimeError> {
+pub(crate) async fn clear<P: Ports>(
+    ctx: Arc<Context<P>>,
+    plan: ClearPlan,
+) -> Result<(), RuntimeError> {
     let mut result = Ok(());
     for key in &plan.stop {
         result = result.and(ctx.runtime.stop(key).await);
@@ -144,7 +170,10 @@ pub(crate) async fn clear<P: Ports>(ctx: Arc<Context<P>>, plan: ClearPlan) -> Re
 }
 
 /// Ends and starts all instances of these workloads.
-pub(crate) async fn restart<P: Ports>(ctx: Arc<Context<P>>, keys: Vec<WorkloadKey>) -> Result<(), RuntimeError> {
+pub(crate) async fn restart<P: Ports>(
+    ctx: Arc<Context<P>>,
+    keys: Vec<WorkloadKey>,
+) -> Result<(), RuntimeError> {
     for key in &keys {
         ctx.runtime.restart(key).await?;
     }
@@ -152,11 +181,20 @@ pub(crate) async fn restart<P: Ports>(ctx: Arc<Context<P>>, keys: Vec<WorkloadKe
 }
 
 /// All workloads of an application on this machine, supervised or not. An error is "unknown", never "none".
-pub(crate) async fn known<P: Ports>(ctx: &Context<P>, app: &AppName) -> Result<Vec<WorkloadKey>, RuntimeError> {
+pub(crate) async fn known<P: Ports>(
+    ctx: &Context<P>,
+    app: &AppName,
+) -> Result<Vec<WorkloadKey>, RuntimeError> {
     let mut keys = ctx.runtime.found().await?;
     keys.retain(|key| key.app == *app);
     let observed = ctx.runtime.watch().borrow().clone();
-    keys.extend(observed.workloads.keys().filter(|key| key.app == *app).cloned());
+    keys.extend(
+        observed
+            .workloads
+            .keys()
+            .filter(|key| key.app == *app)
+            .cloned(),
+    );
     keys.sort();
     keys.dedup();
     Ok(keys)

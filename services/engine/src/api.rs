@@ -7,9 +7,9 @@ use std::time::Duration;
 use baetyl_model::report::{AppStatus, RunStatus};
 use baetyl_proto::engine::engine_service_server::EngineService;
 use baetyl_proto::engine::{
-    DescribeRequest, DescribeResponse, EnsureRunningRequest, EnsureRunningResponse, GetAppRequest, GetAppResponse,
-    ListAppsRequest, ListAppsResponse, RestartAppRequest, RestartAppResponse, WatchEndpointsRequest,
-    WatchEndpointsResponse, WatchLogsRequest, WatchLogsResponse,
+    DescribeRequest, DescribeResponse, EnsureRunningRequest, EnsureRunningResponse, GetAppRequest,
+    GetAppResponse, ListAppsRequest, ListAppsResponse, RestartAppRequest, RestartAppResponse,
+    WatchEndpointsRequest, WatchEndpointsResponse, WatchLogsRequest, WatchLogsResponse,
 };
 use futures_util::Stream;
 use tokio::sync::oneshot;
@@ -43,27 +43,45 @@ pub(crate) struct Api<P: Ports>(pub(crate) Arc<Engine<P>>);
 impl<P: Ports> Api<P> {
     fn view(&self, name: &str) -> Result<Arc<AppView>, Status> {
         let views = self.0.ctx.board.views();
-        let view = views.iter().find(|(known, _)| known.as_str() == name).map(|(_, view)| Arc::clone(view));
+        let view = views
+            .iter()
+            .find(|(known, _)| known.as_str() == name)
+            .map(|(_, view)| Arc::clone(view));
         view.ok_or_else(|| not_found(name))
     }
 
     fn statuses(&self) -> Vec<AppStatus> {
-        Roller::new(&self.0.ctx).look(&self.0.ctx).apps.into_values().collect()
+        Roller::new(&self.0.ctx)
+            .look(&self.0.ctx)
+            .apps
+            .into_values()
+            .collect()
     }
 
     fn status(&self, name: &str) -> Result<AppStatus, Status> {
-        self.statuses().into_iter().find(|app| app.name == *name).ok_or_else(|| not_found(name))
+        self.statuses()
+            .into_iter()
+            .find(|app| app.name == *name)
+            .ok_or_else(|| not_found(name))
     }
 }
 
 fn not_found(name: &str) -> Status {
-    Status::not_found(format!("no application {name:?} is desired on this node; list them with ListApps"))
+    Status::not_found(format!(
+        "no application {name:?} is desired on this node; list them with ListApps"
+    ))
 }
 
 #[tonic::async_trait]
 impl<P: Ports> EngineService for Api<P> {
-    async fn list_apps(&self, request: Request<ListAppsRequest>) -> Result<Response<ListAppsResponse>, Status> {
-        let ListAppsRequest { page_size, page_token } = request.into_inner();
+    async fn list_apps(
+        &self,
+        request: Request<ListAppsRequest>,
+    ) -> Result<Response<ListAppsResponse>, Status> {
+        let ListAppsRequest {
+            page_size,
+            page_token,
+        } = request.into_inner();
         let size = match usize::try_from(page_size).unwrap_or(MAX_PAGE) {
             0 => PAGE,
             size => size.min(MAX_PAGE),
@@ -73,18 +91,26 @@ impl<P: Ports> EngineService for Api<P> {
         apps.retain(|app| page_token.is_empty() || app.name.as_str() > page_token.as_str());
         let more = apps.len() > size;
         apps.truncate(size);
-        let last = apps.last().map(|app| app.name.to_string()).unwrap_or_default();
+        let last = apps
+            .last()
+            .map(|app| app.name.to_string())
+            .unwrap_or_default();
         Ok(Response::new(ListAppsResponse {
             apps: apps.into_iter().map(Into::into).collect(),
             next_page_token: if more { last } else { String::new() },
         }))
     }
 
-    async fn get_app(&self, request: Request<GetAppRequest>) -> Result<Response<GetAppResponse>, Status> {
+    async fn get_app(
+        &self,
+        request: Request<GetAppRequest>,
+    ) -> Result<Response<GetAppResponse>, Status> {
         let name = request.into_inner().name;
         let (view, status) = (self.view(&name)?, self.status(&name)?);
         let version = |release: Option<&baetyl_model::desire::Release>| {
-            release.map(|release| release.version.to_string()).unwrap_or_default()
+            release
+                .map(|release| release.version.to_string())
+                .unwrap_or_default()
         };
         Ok(Response::new(GetAppResponse {
             app: Some(status.into()),
@@ -93,15 +119,27 @@ impl<P: Ports> EngineService for Api<P> {
         }))
     }
 
-    async fn restart_app(&self, request: Request<RestartAppRequest>) -> Result<Response<RestartAppResponse>, Status> {
+    async fn restart_app(
+        &self,
+        request: Request<RestartAppRequest>,
+    ) -> Result<Response<RestartAppResponse>, Status> {
         let name = request.into_inner().name;
-        let commands = self.0.apps.commands(&name).ok_or_else(|| not_found(&name))?;
+        let commands = self
+            .0
+            .apps
+            .commands(&name)
+            .ok_or_else(|| not_found(&name))?;
         let (reply, answer) = oneshot::channel();
         let gone = |_| Status::aborted(format!("{name} changed meanwhile; try again"));
-        commands.send(Command::Restart(reply)).await.map_err(|error| gone(error.to_string()))?;
+        commands
+            .send(Command::Restart(reply))
+            .await
+            .map_err(|error| gone(error.to_string()))?;
         match answer.await.map_err(|error| gone(error.to_string()))? {
             Ok(()) => Ok(Response::new(RestartAppResponse {})),
-            Err(why) => Err(Status::failed_precondition(format!("{name} cannot be restarted now: {why}"))),
+            Err(why) => Err(Status::failed_precondition(format!(
+                "{name} cannot be restarted now: {why}"
+            ))),
         }
     }
 
@@ -127,7 +165,12 @@ impl<P: Ports> EngineService for Api<P> {
                 let status = self.status(&name)?;
                 match status.status {
                     RunStatus::Running | RunStatus::Succeeded => return Ok(()),
-                    RunStatus::Failed => return Err(Status::failed_precondition(format!("{name}: {}", status.cause))),
+                    RunStatus::Failed => {
+                        return Err(Status::failed_precondition(format!(
+                            "{name}: {}",
+                            status.cause
+                        )));
+                    }
                     RunStatus::Pending | RunStatus::Unknown => {}
                 }
                 let changed = tokio::select! {
@@ -138,7 +181,9 @@ impl<P: Ports> EngineService for Api<P> {
             }
         };
         let late = |_| Status::deadline_exceeded(format!("{name} is not ready yet"));
-        tokio::time::timeout(ENSURE_DEADLINE, serving).await.map_err(late)??;
+        tokio::time::timeout(ENSURE_DEADLINE, serving)
+            .await
+            .map_err(late)??;
         Ok(Response::new(EnsureRunningResponse {}))
     }
 
@@ -150,10 +195,15 @@ impl<P: Ports> EngineService for Api<P> {
     ) -> Result<Response<Self::WatchLogsStream>, Status> {
         let request = request.into_inner();
         let view = self.view(&request.app)?;
-        logs::watch(&self.0.ctx, &view, &request).await.map(Response::new)
+        logs::watch(&self.0.ctx, &view, &request)
+            .await
+            .map(Response::new)
     }
 
-    async fn describe(&self, request: Request<DescribeRequest>) -> Result<Response<DescribeResponse>, Status> {
+    async fn describe(
+        &self,
+        request: Request<DescribeRequest>,
+    ) -> Result<Response<DescribeResponse>, Status> {
         let name = request.into_inner().name;
         let text = describe::render(&self.0.ctx, &*self.view(&name)?, &self.status(&name)?);
         Ok(Response::new(DescribeResponse { text }))

@@ -30,9 +30,9 @@ use crate::store::{AppRecord, StoredRelease};
 
 mod running;
 mod settled;
-mod wish;
 #[cfg(test)]
 mod tests;
+mod wish;
 
 /// What the accepted desire says of an application.
 #[derive(Debug, Clone, Default)]
@@ -234,7 +234,9 @@ impl<P: Ports> App<P> {
 
     /// After a start of the program: what should run is told to the runtime again.
     async fn resume(&mut self) {
-        self.ctx.registry.set(self.record.update.app(), self.record.digests());
+        self.ctx
+            .registry
+            .set(self.record.update.app(), self.record.digests());
         if self.record.removing {
             self.begin_removal().await;
             return;
@@ -243,7 +245,11 @@ impl<P: Ports> App<P> {
         if let Some(generation) = self.acted_on() {
             let target = self.record.update.target().cloned();
             if let Some(release) = target {
-                self.feed(Event::Want { release, generation }).await;
+                self.feed(Event::Want {
+                    release,
+                    generation,
+                })
+                .await;
             }
         }
         if self.acting.is_none() {
@@ -277,7 +283,9 @@ impl<P: Ports> App<P> {
     async fn commit(&mut self) {
         if self.unsaved {
             self.record.prune();
-            self.ctx.registry.set(self.record.update.app(), self.record.digests());
+            self.ctx
+                .registry
+                .set(self.record.update.app(), self.record.digests());
             if let Err(error) = self.ctx.store.persist_app(&self.record).await {
                 self.try_again(Retry::Save, &baetyl_kit::error::chain(&error));
                 return;
@@ -303,7 +311,12 @@ impl<P: Ports> App<P> {
             tracing::error!(app = %self.name(), version = %release, "a version to stage is not in the record");
             return;
         };
-        let staging = stage::stage(Arc::clone(&self.ctx), stored.desired.clone(), after, self.progress.clone());
+        let staging = stage::stage(
+            Arc::clone(&self.ctx),
+            stored.desired.clone(),
+            after,
+            self.progress.clone(),
+        );
         self.staging = Some(Box::pin(async move { (release, staging.await) }));
     }
 
@@ -335,15 +348,28 @@ impl<P: Ports> App<P> {
             // Something newer is wished.
             return Ok(());
         };
-        let needed = stored.desired.references().iter().map(|reference| reference.digest).collect();
+        let needed = stored
+            .desired
+            .references()
+            .iter()
+            .map(|reference| reference.digest)
+            .collect();
         self.shapes.insert(release.version.clone(), staged.shape);
-        let written = self.ctx.store.persist_staged(&self.record, staged.fresh, &needed).await;
+        let written = self
+            .ctx
+            .store
+            .persist_staged(&self.record, staged.fresh, &needed)
+            .await;
         written.map_err(|error| baetyl_kit::error::chain(&error))
     }
 
     /// When time alone will change something.
     fn wake_at(&self) -> Option<Instant> {
-        let update = self.record.update.wake_in().map(|after| self.last_event + after);
+        let update = self
+            .record
+            .update
+            .wake_in()
+            .map(|after| self.last_event + after);
         let retry = self.retry.map(|(at, _)| at);
         update.into_iter().chain(retry).min()
     }
@@ -389,16 +415,25 @@ impl<P: Ports> App<P> {
     /// Puts the state where report, endpoints and API see it.
     fn publish(&mut self) {
         let kept = self.record.update.kept();
-        self.shapes.retain(|version, _| kept.iter().any(|release| release.version == *version));
+        self.shapes
+            .retain(|version, _| kept.iter().any(|release| release.version == *version));
         let newest = self.record.update.running().or(self.record.update.target());
-        let system = newest.and_then(|release| self.record.release(release)).is_some_and(|stored| stored.desired.system);
-        let lost_system = self.lost.iter().any(|key| key.namespace.as_str() == crate::resolve::SYSTEM_NAMESPACE);
+        let system = newest
+            .and_then(|release| self.record.release(release))
+            .is_some_and(|stored| stored.desired.system);
+        let lost_system = self
+            .lost
+            .iter()
+            .any(|key| key.namespace.as_str() == crate::resolve::SYSTEM_NAMESPACE);
         self.ctx.board.put(AppView {
             update: self.record.update.clone(),
             system: system || lost_system,
             shapes: self.shapes.clone(),
             lost: self.lost.clone(),
-            progress: self.staging.is_some().then(|| *self.progress_seen.borrow_and_update()),
+            progress: self
+                .staging
+                .is_some()
+                .then(|| *self.progress_seen.borrow_and_update()),
             removing: self.record.removing,
             trouble: self.trouble.clone(),
         });

@@ -12,7 +12,9 @@ use baetyl_model::desire::Unpack;
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
     /// Reading the archive or writing its content failed.
-    #[error("the {format} archive cannot be unpacked; check that it is complete and that the disk has room")]
+    #[error(
+        "the {format} archive cannot be unpacked; check that it is complete and that the disk has room"
+    )]
     Io {
         /// zip, tar, tgz.
         format: &'static str,
@@ -21,7 +23,9 @@ pub enum ArchiveError {
         source: io::Error,
     },
     /// An entry points out of the target.
-    #[error("entry {entry:?} of the archive leads outside of it; make the archive again with relative names")]
+    #[error(
+        "entry {entry:?} of the archive leads outside of it; make the archive again with relative names"
+    )]
     Outside {
         /// Name of the entry.
         entry: String,
@@ -38,9 +42,19 @@ pub enum ArchiveError {
 ///
 /// # Errors
 /// See [`ArchiveError`]; `target` may then be filled in part.
-pub fn unpack(archive: &Path, format: Unpack, target: &Path, limit: u64) -> Result<(), ArchiveError> {
-    let fail = |source: io::Error| match source.get_ref().and_then(|inner| inner.downcast_ref::<Refused>()) {
-        Some(Refused::Outside(entry)) => ArchiveError::Outside { entry: entry.clone() },
+pub fn unpack(
+    archive: &Path,
+    format: Unpack,
+    target: &Path,
+    limit: u64,
+) -> Result<(), ArchiveError> {
+    let fail = |source: io::Error| match source
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<Refused>())
+    {
+        Some(Refused::Outside(entry)) => ArchiveError::Outside {
+            entry: entry.clone(),
+        },
         Some(Refused::TooLarge) => ArchiveError::TooLarge { limit },
         None => ArchiveError::Io {
             format: format.as_str(),
@@ -48,7 +62,10 @@ pub fn unpack(archive: &Path, format: Unpack, target: &Path, limit: u64) -> Resu
         },
     };
     let file = File::open(archive).map_err(fail)?;
-    let mut writer = Writer { target, left: limit };
+    let mut writer = Writer {
+        target,
+        left: limit,
+    };
     match format {
         Unpack::None => Ok(()),
         Unpack::Zip => writer.zip(file),
@@ -106,9 +123,15 @@ impl Writer<'_> {
                 tar::EntryType::Link => {
                     let to = self.inside(&entry.link_name()?.unwrap_or_default())?;
                     self.no_links_above(&to)?;
-                    self.file(&path, &mut File::open(&to)?, fs::metadata(&to)?.permissions().mode())?;
+                    self.file(
+                        &path,
+                        &mut File::open(&to)?,
+                        fs::metadata(&to)?.permissions().mode(),
+                    )?;
                 }
-                tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => {
+                tar::EntryType::Regular
+                | tar::EntryType::Continuous
+                | tar::EntryType::GNUSparse => {
                     self.file(&path, &mut entry, mode)?;
                 }
                 // Devices, pipes and headers of extensions: nothing a program package needs.
@@ -126,7 +149,9 @@ impl Writer<'_> {
             match part {
                 Component::Normal(part) => path.push(part),
                 Component::CurDir => {}
-                Component::RootDir | Component::ParentDir | Component::Prefix(_) => return Err(outside()),
+                Component::RootDir | Component::ParentDir | Component::Prefix(_) => {
+                    return Err(outside());
+                }
             }
         }
         Ok(path)
@@ -135,7 +160,9 @@ impl Writer<'_> {
     /// Writing through a link that an earlier entry made would leave the target.
     fn no_links_above(&self, path: &Path) -> io::Result<()> {
         let mut current = path.parent();
-        while let Some(dir) = current.filter(|dir| dir.starts_with(self.target) && *dir != self.target) {
+        while let Some(dir) =
+            current.filter(|dir| dir.starts_with(self.target) && *dir != self.target)
+        {
             if fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_symlink()) {
                 return Err(refused(Refused::Outside(path.display().to_string())));
             }
@@ -146,9 +173,19 @@ impl Writer<'_> {
 
     /// A symbolic link is kept when it stays inside.
     fn link(&mut self, path: &Path, to: &Path) -> io::Result<()> {
-        let outside = || refused(Refused::Outside(format!("{} -> {}", path.display(), to.display())));
+        let outside = || {
+            refused(Refused::Outside(format!(
+                "{} -> {}",
+                path.display(),
+                to.display()
+            )))
+        };
         let base = path.parent().unwrap_or(self.target);
-        let mut depth = base.strip_prefix(self.target).map_err(|_| outside())?.components().count();
+        let mut depth = base
+            .strip_prefix(self.target)
+            .map_err(|_| outside())?
+            .components()
+            .count();
         for part in to.components() {
             match part {
                 Component::Normal(_) => depth += 1,
@@ -169,7 +206,10 @@ impl Writer<'_> {
             .mode(mode & 0o777 | 0o600)
             .open(path)?;
         let written = io::copy(&mut content.take(self.left.saturating_add(1)), &mut file)?;
-        self.left = self.left.checked_sub(written).ok_or_else(|| refused(Refused::TooLarge))?;
+        self.left = self
+            .left
+            .checked_sub(written)
+            .ok_or_else(|| refused(Refused::TooLarge))?;
         file.sync_all()
     }
 

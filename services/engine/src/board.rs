@@ -74,7 +74,8 @@ impl Board {
 
     /// Takes one application down.
     pub(crate) fn remove(&self, name: &AppName) {
-        self.views.send_if_modified(|views| Arc::make_mut(views).remove(name).is_some());
+        self.views
+            .send_if_modified(|views| Arc::make_mut(views).remove(name).is_some());
     }
 
     /// All applications now.

@@ -23,12 +23,12 @@ pub struct Bodies {
 pub enum BodyError {
     /// The bytes are not at hand (any more).
     #[error("the content of {0} is not on this node; it has to be staged again")]
-    Missing(ResourceRef),
+    Missing(Box<ResourceRef>),
     /// The bytes are no such resource.
     #[error("the content of {reference} cannot be read")]
     Malformed {
         /// Which one.
-        reference: ResourceRef,
+        reference: Box<ResourceRef>,
         /// Why.
         #[source]
         source: ParseError,
@@ -37,7 +37,7 @@ pub enum BodyError {
     #[error("the content of {reference} is that of \"{found}\"")]
     Misnamed {
         /// Which one.
-        reference: ResourceRef,
+        reference: Box<ResourceRef>,
         /// Name in the body.
         found: String,
     },
@@ -55,14 +55,17 @@ impl Bodies {
     ///
     /// # Errors
     /// The first body that is missing or no such resource.
-    pub fn parse(release: &DesiredApp, read: impl Fn(&Digest) -> Option<Vec<u8>>) -> Result<Self, BodyError> {
+    pub fn parse(
+        release: &DesiredApp,
+        read: impl Fn(&Digest) -> Option<Vec<u8>>,
+    ) -> Result<Self, BodyError> {
         let mut bodies = Self::default();
         for reference in release.references() {
             let Some(bytes) = read(&reference.digest) else {
-                return Err(BodyError::Missing(reference));
+                return Err(BodyError::Missing(Box::new(reference)));
             };
             let malformed = |source| BodyError::Malformed {
-                reference: reference.clone(),
+                reference: Box::new(reference.clone()),
                 source,
             };
             let name = match reference.kind {
@@ -84,7 +87,10 @@ impl Bodies {
                 }
             };
             if reference.name != *name {
-                return Err(BodyError::Misnamed { reference, found: name });
+                return Err(BodyError::Misnamed {
+                    reference: Box::new(reference),
+                    found: name,
+                });
             }
         }
         Ok(bodies)

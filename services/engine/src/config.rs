@@ -181,16 +181,25 @@ impl Config {
     /// Commands of function runtimes by id.
     pub fn runtime_commands(&self) -> BTreeMap<String, Vec<String>> {
         if self.runtimes.is_empty() {
-            let command = vec![beside_us("baetyl-runtime-python").display().to_string(), "run".to_owned()];
+            let command = vec![
+                beside_us("baetyl-runtime-python").display().to_string(),
+                "run".to_owned(),
+            ];
             return BTreeMap::from([("python3".to_owned(), command)]);
         }
-        let commands = self.runtimes.iter().map(|(id, runtime)| (id.clone(), runtime.command.clone()));
+        let commands = self
+            .runtimes
+            .iter()
+            .map(|(id, runtime)| (id.clone(), runtime.command.clone()));
         commands.collect()
     }
 
     /// The program `baetyl-shim`.
     pub fn shim(&self) -> PathBuf {
-        self.native.shim.clone().unwrap_or_else(|| beside_us("baetyl-shim"))
+        self.native
+            .shim
+            .clone()
+            .unwrap_or_else(|| beside_us("baetyl-shim"))
     }
 }
 
@@ -220,8 +229,11 @@ mod tests {
 
     #[test]
     fn a_runtime_is_a_command_and_python_is_there_without_a_word() {
-        let config: Config = serde_json::from_str(r#"{"runtimes":{"lua":{"command":["lua","run.lua"]}}}"#).unwrap();
+        let config: Config =
+            serde_json::from_str(r#"{"runtimes":{"lua":{"command":["lua","run.lua"]}}}"#).unwrap();
         assert_eq!(config.runtime_commands()["lua"], ["lua", "run.lua"]);
-        assert!(Config::default().runtime_commands()["python3"][0].ends_with("baetyl-runtime-python"));
+        assert!(
+            Config::default().runtime_commands()["python3"][0].ends_with("baetyl-runtime-python")
+        );
     }
 }

@@ -13,8 +13,8 @@ use baetyl_proto::sync::link_state::Phase;
 use baetyl_proto::sync::open_object_response::Content as Opened;
 use baetyl_proto::sync::sync_service_client::SyncServiceClient;
 use baetyl_proto::sync::{
-    OpenObjectRequest, PutEventRequest, ReadResourceRequest, SetPinsRequest, StageRequest, WatchLinkStateRequest,
-    WatchLinkStateResponse,
+    OpenObjectRequest, PutEventRequest, ReadResourceRequest, SetPinsRequest, StageRequest,
+    WatchLinkStateRequest, WatchLinkStateResponse,
 };
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
@@ -39,11 +39,18 @@ impl SyncClient {
 fn content_error(status: &Status) -> ContentError {
     let said = status.message().to_owned();
     match status.code() {
-        Code::PermissionDenied | Code::DataLoss | Code::InvalidArgument | Code::FailedPrecondition => {
-            ContentError::Never(said)
+        Code::PermissionDenied
+        | Code::DataLoss
+        | Code::InvalidArgument
+        | Code::FailedPrecondition => ContentError::Never(said),
+        Code::Unavailable if said.is_empty() => {
+            ContentError::Later("sync cannot be reached".to_owned())
         }
-        Code::Unavailable if said.is_empty() => ContentError::Later("sync cannot be reached".to_owned()),
-        code => ContentError::Later(if said.is_empty() { format!("sync answered {code:?}") } else { said }),
+        code => ContentError::Later(if said.is_empty() {
+            format!("sync answered {code:?}")
+        } else {
+            said
+        }),
     }
 }
 
@@ -58,9 +65,18 @@ impl Content for SyncClient {
             resources: resources.into_iter().map(Into::into).collect(),
             objects: objects.into_iter().map(Into::into).collect(),
         };
-        let answer = self.0.clone().stage(request).await.map_err(|status| content_error(&status))?;
+        let answer = self
+            .0
+            .clone()
+            .stage(request)
+            .await
+            .map_err(|status| content_error(&status))?;
         let mut stream = answer.into_inner();
-        while let Some(step) = stream.message().await.map_err(|status| content_error(&status))? {
+        while let Some(step) = stream
+            .message()
+            .await
+            .map_err(|status| content_error(&status))?
+        {
             progress(Progress {
                 items_done: step.items_done,
                 items_total: step.items_total,
@@ -82,8 +98,14 @@ impl Content for SyncClient {
 
     async fn read_resource(&self, digest: &Digest) -> Result<Vec<u8>, ContentError> {
         let digest = digest.to_string();
-        let answer = self.0.clone().read_resource(unary(ReadResourceRequest { digest })).await;
-        answer.map(|answer| answer.into_inner().body.into()).map_err(|status| content_error(&status))
+        let answer = self
+            .0
+            .clone()
+            .read_resource(unary(ReadResourceRequest { digest }))
+            .await;
+        answer
+            .map(|answer| answer.into_inner().body.into())
+            .map_err(|status| content_error(&status))
     }
 
     async fn open_object(&self, digest: &Digest, spool: &Path) -> Result<PathBuf, ContentError> {
@@ -91,18 +113,31 @@ impl Content for SyncClient {
             digest: digest.to_string(),
             want_path: true,
         };
-        let answer = self.0.clone().open_object(request).await.map_err(|status| content_error(&status))?;
+        let answer = self
+            .0
+            .clone()
+            .open_object(request)
+            .await
+            .map_err(|status| content_error(&status))?;
         let mut stream = answer.into_inner();
         let mut file = None;
-        while let Some(message) = stream.message().await.map_err(|status| content_error(&status))? {
+        while let Some(message) = stream
+            .message()
+            .await
+            .map_err(|status| content_error(&status))?
+        {
             match message.content {
                 Some(Opened::Path(path)) => return Ok(path.into()),
-                Some(Opened::Chunk(chunk)) => spool_chunk(&mut file, spool, &chunk).await.map_err(spool_error)?,
+                Some(Opened::Chunk(chunk)) => spool_chunk(&mut file, spool, &chunk)
+                    .await
+                    .map_err(spool_error)?,
                 None => {}
             }
         }
         // An empty object has no chunk.
-        spool_chunk(&mut file, spool, &[]).await.map_err(spool_error)?;
+        spool_chunk(&mut file, spool, &[])
+            .await
+            .map_err(spool_error)?;
         if let Some(mut file) = file {
             file.flush().await.map_err(spool_error)?;
         }
@@ -124,9 +159,15 @@ impl Content for SyncClient {
         let client = self.0.clone();
         let open = move |_: Option<()>| {
             let mut client = client.clone();
-            async move { Ok(client.watch_link_state(WatchLinkStateRequest {}).await?.into_inner()) }
+            async move {
+                Ok(client
+                    .watch_link_state(WatchLinkStateRequest {})
+                    .await?
+                    .into_inner())
+            }
         };
-        let mut states = watch_stream::events(tasks, "watch-link", Backoff::local(), 4, open, |_| None);
+        let mut states =
+            watch_stream::events(tasks, "watch-link", Backoff::local(), 4, open, |_| None);
         let (sender, receiver) = mpsc::channel(4);
         tasks.spawn_until_shutdown("watch-link-events", async move {
             while let Some(event) = states.recv().await {
@@ -143,14 +184,21 @@ fn content_event(event: &Event<WatchLinkStateResponse>) -> ContentEvent {
     match event {
         Event::Opened { .. } => ContentEvent::Opened,
         Event::Item(item) => {
-            let phase = item.state.as_ref().map_or(Phase::Unspecified, |state| state.phase());
+            let phase = item
+                .state
+                .as_ref()
+                .map_or(Phase::Unspecified, |state| state.phase());
             ContentEvent::Online(phase == Phase::Online)
         }
         Event::Lost(_) => ContentEvent::Online(false),
     }
 }
 
-async fn spool_chunk(file: &mut Option<tokio::fs::File>, spool: &Path, chunk: &[u8]) -> io::Result<()> {
+async fn spool_chunk(
+    file: &mut Option<tokio::fs::File>,
+    spool: &Path,
+    chunk: &[u8],
+) -> io::Result<()> {
     let open = match file {
         Some(file) => file,
         None => file.insert(tokio::fs::File::create(spool).await?),
@@ -179,7 +227,11 @@ mod tests {
         ];
         for (code, permanent) in cases {
             let error = content_error(&Status::new(code, "why"));
-            assert_eq!((error.is_permanent(), error.to_string().as_str()), (permanent, "why"), "{code:?}");
+            assert_eq!(
+                (error.is_permanent(), error.to_string().as_str()),
+                (permanent, "why"),
+                "{code:?}"
+            );
         }
     }
 
@@ -187,13 +239,27 @@ mod tests {
     fn the_cloud_counts_as_reached_only_when_the_link_is_online() {
         use baetyl_proto::sync::LinkState;
         let item = |phase: Phase| {
-            let state = Some(LinkState { phase: phase.into(), ..LinkState::default() });
+            let state = Some(LinkState {
+                phase: phase.into(),
+                ..LinkState::default()
+            });
             Event::Item(WatchLinkStateResponse { state })
         };
-        assert_eq!(content_event(&item(Phase::Online)), ContentEvent::Online(true));
-        for phase in [Phase::Unspecified, Phase::WaitingForIdentity, Phase::Connecting, Phase::Removed] {
+        assert_eq!(
+            content_event(&item(Phase::Online)),
+            ContentEvent::Online(true)
+        );
+        for phase in [
+            Phase::Unspecified,
+            Phase::WaitingForIdentity,
+            Phase::Connecting,
+            Phase::Removed,
+        ] {
             assert_eq!(content_event(&item(phase)), ContentEvent::Online(false));
         }
-        assert_eq!(content_event(&Event::Lost(Status::unavailable(""))), ContentEvent::Online(false));
+        assert_eq!(
+            content_event(&Event::Lost(Status::unavailable(""))),
+            ContentEvent::Online(false)
+        );
     }
 }

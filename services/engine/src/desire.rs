@@ -44,7 +44,9 @@ impl Apps {
 
     /// Tells an application what is wished of it; false: its task is gone.
     fn tell(&self, name: &AppName, target: Target) -> bool {
-        self.lock().get(name).is_some_and(|handle| handle.target.send(target).is_ok())
+        self.lock()
+            .get(name)
+            .is_some_and(|handle| handle.target.send(target).is_ok())
     }
 }
 
@@ -81,7 +83,12 @@ impl<P: Ports> Reconciler<P> {
     }
 
     /// Takes up what ran before, then follows the desire until shutdown.
-    pub(crate) async fn run(mut self, beginning: Beginning, adopted: watch::Sender<bool>, shutdown: CancellationToken) {
+    pub(crate) async fn run(
+        mut self,
+        beginning: Beginning,
+        adopted: watch::Sender<bool>,
+        shutdown: CancellationToken,
+    ) {
         self.adopt(beginning).await;
         adopted.send_replace(true);
         let mut desires = self.ctx.shadow.watch(&self.ctx.tasks);
@@ -110,7 +117,13 @@ impl<P: Ports> Reconciler<P> {
         for record in beginning.records {
             let name = record.update.app().clone();
             lost.remove(&name);
-            self.spawn(name, Some(record), Vec::new(), Target::Unknown, Some(guard.clone()));
+            self.spawn(
+                name,
+                Some(record),
+                Vec::new(),
+                Target::Unknown,
+                Some(guard.clone()),
+            );
         }
         for (name, keys) in lost {
             tracing::warn!(app = %name, workloads = keys.len(), "found on this machine without a record; it is left alone");
@@ -130,7 +143,14 @@ impl<P: Ports> Reconciler<P> {
         adoption: Option<AdoptionGuard>,
     ) {
         let (handle, inbox) = channels(target);
-        let app = App::new(Arc::clone(&self.ctx), name.clone(), record, lost, inbox, adoption);
+        let app = App::new(
+            Arc::clone(&self.ctx),
+            name.clone(),
+            record,
+            lost,
+            inbox,
+            adoption,
+        );
         let task = self.tasks.spawn(app.run());
         self.names.insert(task.id(), name.clone());
         self.apps.lock().insert(name, handle);
@@ -142,14 +162,19 @@ impl<P: Ports> Reconciler<P> {
         let desire = match decode(payload) {
             Ok(desire) => desire,
             Err(reason) => {
-                tracing::error!(reason, "the desire of node cannot be read; everything stays as it is");
+                tracing::error!(
+                    reason,
+                    "the desire of node cannot be read; everything stays as it is"
+                );
                 return;
             }
         };
         let offered = desire.header();
         let held = self.ctx.board.accepted().map(|accepted| accepted.header);
         // Node knows who it is; a header of another uid is of a former life of this machine.
-        if let Accept::Refused(refusal) = accept_desire(Some(&offered.node_uid), held.as_ref(), &offered) {
+        if let Accept::Refused(refusal) =
+            accept_desire(Some(&offered.node_uid), held.as_ref(), &offered)
+        {
             tracing::warn!(%refusal, held = ?held, offered = %offered, "the desire of node is not acted on");
             return;
         }
@@ -167,7 +192,10 @@ impl<P: Ports> Reconciler<P> {
         }
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
         while let Err(error) = self.ctx.store.persist_accepted(accepted).await {
-            tracing::error!(error = baetyl_kit::error::chain(&error), "the accepted desire cannot be written");
+            tracing::error!(
+                error = baetyl_kit::error::chain(&error),
+                "the accepted desire cannot be written"
+            );
             backoff.wait().await;
         }
     }
@@ -214,13 +242,20 @@ impl<P: Ports> Reconciler<P> {
         let Some(name) = self.names.remove(&id) else {
             return;
         };
-        let target = self.apps.lock().remove(&name).map(|handle| handle.target.borrow().clone());
+        let target = self
+            .apps
+            .lock()
+            .remove(&name)
+            .map(|handle| handle.target.borrow().clone());
         if let Err(error) = ended {
             tracing::error!(app = %name, %error, "the task of an application panicked; it begins again");
             return self.begin_again(name, target.unwrap_or_default()).await;
         }
         // Wished again in the moment in which it went.
-        let desired = self.desire.as_ref().and_then(|desire| desire.app(name.as_str()).cloned());
+        let desired = self
+            .desire
+            .as_ref()
+            .and_then(|desire| desire.app(name.as_str()).cloned());
         if let (Some(desired), Some(desire)) = (desired, &self.desire) {
             let wanted = Wanted {
                 desired,
@@ -237,7 +272,9 @@ impl<P: Ports> Reconciler<P> {
         let store = self.ctx.store.clone();
         let records = tokio::task::spawn_blocking(move || store.apps()).await;
         let record = match records {
-            Ok(Ok(records)) => records.into_iter().find(|record| *record.update.app() == name),
+            Ok(Ok(records)) => records
+                .into_iter()
+                .find(|record| *record.update.app() == name),
             Ok(Err(error)) => {
                 tracing::error!(app = %name, error = baetyl_kit::error::chain(&error), "its record cannot be read");
                 None
@@ -261,7 +298,10 @@ fn identity_of(desire: &Desire) -> NodeIdentity {
 }
 
 fn accepted_of(desire: &Desire) -> Accepted {
-    let versions = desire.apps.iter().map(|app| (app.app.name.clone(), app.app.version.clone()));
+    let versions = desire
+        .apps
+        .iter()
+        .map(|app| (app.app.name.clone(), app.app.version.clone()));
     Accepted {
         header: desire.header(),
         node: identity_of(desire),
@@ -277,9 +317,14 @@ fn observe(views: &Views) -> Observed {
     };
     for (name, view) in views.iter() {
         observed.apps.insert(name.clone(), seen(view));
-        observed.memory.insert(name.clone(), Memory::from(&view.update));
+        observed
+            .memory
+            .insert(name.clone(), Memory::from(&view.update));
         let kept = view.update.kept();
-        observed.stored.extend(kept.into_iter().flat_map(|release| release.digests.iter().copied()));
+        observed.stored.extend(
+            kept.into_iter()
+                .flat_map(|release| release.digests.iter().copied()),
+        );
     }
     observed
 }

@@ -22,9 +22,19 @@ impl Events {
     /// Puts an event in; the log has it when the queue is full.
     pub(crate) fn tell(&self, event: CloudEvent) {
         if event.warning {
-            tracing::warn!(reason = event.reason, about = event.about, "{}", event.message);
+            tracing::warn!(
+                reason = event.reason,
+                about = event.about,
+                "{}",
+                event.message
+            );
         } else {
-            tracing::info!(reason = event.reason, about = event.about, "{}", event.message);
+            tracing::info!(
+                reason = event.reason,
+                about = event.about,
+                "{}",
+                event.message
+            );
         }
         if let Err(error) = self.0.try_send(event) {
             tracing::warn!(%error, "an event for the cloud is dropped");

@@ -35,7 +35,10 @@ impl Housekeeping {
     pub(crate) async fn declare(&self) -> Result<(), ContentError> {
         let stopping = || ContentError::Later("engine is stopping".to_owned());
         let (sender, receiver) = oneshot::channel();
-        self.0.send(Ask::Declare(sender)).await.map_err(|_| stopping())?;
+        self.0
+            .send(Ask::Declare(sender))
+            .await
+            .map_err(|_| stopping())?;
         receiver.await.map_err(|_| stopping())?
     }
 
@@ -90,7 +93,9 @@ impl<P: Ports> Keeper<P> {
                 self.redeclare().await;
             }
             ContentEvent::Online(online) => {
-                self.ctx.online.send_if_modified(|known| std::mem::replace(known, online) != online);
+                self.ctx
+                    .online
+                    .send_if_modified(|known| std::mem::replace(known, online) != online);
             }
         }
     }
@@ -103,7 +108,10 @@ impl<P: Ports> Keeper<P> {
             return Ok(());
         }
         self.declared = None;
-        self.ctx.content.set_pins(needed.iter().copied().collect()).await?;
+        self.ctx
+            .content
+            .set_pins(needed.iter().copied().collect())
+            .await?;
         self.declared = Some(needed);
         self.backoff.reset();
         Ok(())
@@ -119,7 +127,10 @@ impl<P: Ports> Keeper<P> {
     async fn sweep(&mut self) {
         self.redeclare().await;
         if let Err(error) = self.ctx.store.retain_bodies(&self.ctx.registry).await {
-            tracing::warn!(error = baetyl_kit::error::chain(&error), "stored bodies could not be removed");
+            tracing::warn!(
+                error = baetyl_kit::error::chain(&error),
+                "stored bodies could not be removed"
+            );
         }
         let (objects, registry) = (self.ctx.objects.clone(), self.ctx.registry.clone());
         let swept = tokio::task::spawn_blocking(move || objects.retain(&registry)).await;

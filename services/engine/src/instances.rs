@@ -12,7 +12,12 @@ use crate::resolve::namespace_of;
 use crate::shape::Shape;
 
 /// Workloads of one version: one for each service, in order.
-pub(crate) fn workloads(app: &AppName, system: bool, version: &Version, shape: &Shape) -> Vec<WorkloadKey> {
+pub(crate) fn workloads(
+    app: &AppName,
+    system: bool,
+    version: &Version,
+    shape: &Shape,
+) -> Vec<WorkloadKey> {
     let keys = shape.services.iter().filter_map(|service| {
         Some(WorkloadKey {
             namespace: namespace_of(system),
@@ -33,13 +38,19 @@ pub(crate) fn of<'a>(
 }
 
 /// One instance in the words of the report.
-pub(crate) fn to_report(id: &InstanceId, seen: &status::InstanceStatus, node_name: &str) -> InstanceStatus {
+pub(crate) fn to_report(
+    id: &InstanceId,
+    seen: &status::InstanceStatus,
+    node_name: &str,
+) -> InstanceStatus {
     let run_status = match seen.phase {
         Phase::Running => RunStatus::Running,
         Phase::Succeeded => RunStatus::Succeeded,
         Phase::Failed => RunStatus::Failed,
         Phase::Unknown => RunStatus::Unknown,
-        Phase::Pending | Phase::Starting | Phase::Backoff | Phase::Stopping | Phase::Stopped => RunStatus::Pending,
+        Phase::Pending | Phase::Starting | Phase::Backoff | Phase::Stopping | Phase::Stopped => {
+            RunStatus::Pending
+        }
     };
     let process = seen.process.as_ref();
     InstanceStatus {
@@ -50,7 +61,8 @@ pub(crate) fn to_report(id: &InstanceId, seen: &status::InstanceStatus, node_nam
         ip: "127.0.0.1".to_owned(),
         node_name: node_name.to_owned(),
         pid: process.map_or(0, |process| u64::from(process.app.pid)),
-        start_time: process.and_then(|process| Timestamp::from_millisecond(process.started_at_ms).ok()),
+        start_time: process
+            .and_then(|process| Timestamp::from_millisecond(process.started_at_ms).ok()),
         restarts: seen.restarts,
         ports: seen.ports.iter().map(port).collect(),
         containers: Vec::new(),
@@ -72,11 +84,23 @@ fn port(port: &baetyl_runtime_native::spec::InstancePort) -> InstancePort {
 fn cause(seen: &status::InstanceStatus) -> String {
     let ok = (seen.phase == Phase::Running && seen.ready) || seen.phase == Phase::Succeeded;
     if ok {
-        let warnings: Vec<&str> = seen.warnings.iter().map(|warning| warning.message.as_str()).collect();
+        let warnings: Vec<&str> = seen
+            .warnings
+            .iter()
+            .map(|warning| warning.message.as_str())
+            .collect();
         return warnings.join("; ");
     }
-    let of_exit = seen.last_exit.as_ref().filter(|_| seen.phase != Phase::Running).map(|exit| exit.message.as_str());
-    let said = if seen.message.is_empty() { of_exit.unwrap_or_default() } else { &seen.message };
+    let of_exit = seen
+        .last_exit
+        .as_ref()
+        .filter(|_| seen.phase != Phase::Running)
+        .map(|exit| exit.message.as_str());
+    let said = if seen.message.is_empty() {
+        of_exit.unwrap_or_default()
+    } else {
+        &seen.message
+    };
     match seen.reason {
         Some(reason) if said.is_empty() => reason.as_str().to_owned(),
         Some(reason) => format!("{}: {said}", reason.as_str()),
@@ -85,12 +109,23 @@ fn cause(seen: &status::InstanceStatus) -> String {
 }
 
 /// All instances of these workloads in the words of the report.
-pub(crate) fn report_all(observed: &Observed, keys: &[WorkloadKey], node_name: &str) -> Vec<InstanceStatus> {
-    of(observed, keys).map(|(id, seen)| to_report(id, seen, node_name)).collect()
+pub(crate) fn report_all(
+    observed: &Observed,
+    keys: &[WorkloadKey],
+    node_name: &str,
+) -> Vec<InstanceStatus> {
+    of(observed, keys)
+        .map(|(id, seen)| to_report(id, seen, node_name))
+        .collect()
 }
 
 /// How the instances of a version on probation do. `before` has the restarts each had when the version was started.
-pub(crate) fn health(shape: RollupShape, observed: &Observed, keys: &[WorkloadKey], before: &Restarts) -> Health {
+pub(crate) fn health(
+    shape: RollupShape,
+    observed: &Observed,
+    keys: &[WorkloadKey],
+    before: &Restarts,
+) -> Health {
     let on_probation = |(id, seen): (&InstanceId, &status::InstanceStatus)| {
         let mut instance = to_report(id, seen, "");
         // A program that is absent or no program will not be there at the next try.

@@ -102,7 +102,9 @@ impl Ports for Real {
 /// When its files cannot be opened or its socket cannot be bound.
 pub async fn run(config: Config, kit: Kit) -> Result<(), Error> {
     let peer = |configured: &Option<Endpoint>, service: &str| {
-        configured.clone().unwrap_or_else(|| Endpoint::unix(kit.core_socket(service)))
+        configured
+            .clone()
+            .unwrap_or_else(|| Endpoint::unix(kit.core_socket(service)))
     };
     let connect = |endpoint: &Endpoint| grpc::connect_lazy(endpoint, Role::Engine.as_str());
     let runtime = native::Native::open(&config, &kit, kit.shutdown().clone()).await;
@@ -111,7 +113,11 @@ pub async fn run(config: Config, kit: Kit) -> Result<(), Error> {
         content: content::SyncClient::new(connect(&peer(&config.peers.sync, "sync"))?),
         shadow: shadow::NodeClient::new(connect(&peer(&config.peers.node, "node"))?),
     };
-    let listen = config.api.listen.clone().unwrap_or_else(|| Listen::Unix(kit.core_socket("engine")));
+    let listen = config
+        .api
+        .listen
+        .clone()
+        .unwrap_or_else(|| Listen::Unix(kit.core_socket("engine")));
     let engine = begin(config, &kit, joined).await?;
     serve(&kit, &listen, engine).await?;
     kit.until_shutdown().await;
@@ -119,7 +125,11 @@ pub async fn run(config: Config, kit: Kit) -> Result<(), Error> {
 }
 
 /// Serves the API.
-pub(crate) async fn serve<P: Ports>(kit: &Kit, listen: &Listen, engine: Engine<P>) -> Result<Listen, Error> {
+pub(crate) async fn serve<P: Ports>(
+    kit: &Kit,
+    listen: &Listen,
+    engine: Engine<P>,
+) -> Result<Listen, Error> {
     let server = grpc::Server::new(kit, "engine")
         .add_service(EngineServiceServer::new(api::Api(Arc::new(engine))))
         .reflection(baetyl_proto::DESCRIPTORS)
@@ -141,18 +151,34 @@ pub(crate) struct Engine<P: Ports> {
 }
 
 /// Opens what engine owns and spawns its tasks. Ready once what ran before was taken up again.
-pub(crate) async fn begin<P: Ports>(config: Config, kit: &Kit, joined: Joined<P>) -> Result<Engine<P>, Error> {
+pub(crate) async fn begin<P: Ports>(
+    config: Config,
+    kit: &Kit,
+    joined: Joined<P>,
+) -> Result<Engine<P>, Error> {
     let ready = kit.readiness().register("adoption");
     let (ctx, beginning, queues) = open(config, kit, joined).await?;
     let (opened, opened_seen) = watch::channel(0);
     let (adopted, adopted_seen) = watch::channel(false);
     let (tasks, apps) = (kit.tasks(), Apps::default());
-    tasks.spawn_until_shutdown("housekeeping", housekeeping::keep(Arc::clone(&ctx), queues.asked));
-    tasks.spawn_until_shutdown("events", events::deliver_events(ctx.content.clone(), queues.events));
-    tasks.spawn_until_shutdown("report", report::report(Arc::clone(&ctx), opened_seen, adopted_seen.clone()));
+    tasks.spawn_until_shutdown(
+        "housekeeping",
+        housekeeping::keep(Arc::clone(&ctx), queues.asked),
+    );
+    tasks.spawn_until_shutdown(
+        "events",
+        events::deliver_events(ctx.content.clone(), queues.events),
+    );
+    tasks.spawn_until_shutdown(
+        "report",
+        report::report(Arc::clone(&ctx), opened_seen, adopted_seen.clone()),
+    );
     tasks.spawn_until_shutdown("report-stats", report::report_stats(Arc::clone(&ctx)));
     let reconciler = Reconciler::new(Arc::clone(&ctx), apps.clone(), opened);
-    tasks.spawn_required("reconciler", reconciler.run(beginning, adopted, kit.shutdown().clone()));
+    tasks.spawn_required(
+        "reconciler",
+        reconciler.run(beginning, adopted, kit.shutdown().clone()),
+    );
     let mut adopted_seen = adopted_seen;
     tasks.spawn_until_shutdown("adoption", async move {
         if adopted_seen.wait_for(|adopted| *adopted).await.is_ok() {
@@ -188,7 +214,10 @@ async fn open<P: Ports>(
     if let Some(path) = files.store.quarantined() {
         events.tell(CloudEvent {
             reason: "EngineStateLost",
-            message: format!("engine's records were damaged and are kept as {}", path.display()),
+            message: format!(
+                "engine's records were damaged and are kept as {}",
+                path.display()
+            ),
             about: "node".to_owned(),
             warning: true,
         });
@@ -237,7 +266,9 @@ async fn open_when_free(dir: PathBuf, max_unpacked: u64) -> Result<Files, Error>
         let dir = dir.clone();
         let opened = tokio::task::spawn_blocking(move || open_files(&dir, max_unpacked));
         match opened.await.map_err(|_| Error::Interrupted)? {
-            Err(Error::Store(error)) if error.is_in_use() && backoff.attempt() < 20 => backoff.wait().await,
+            Err(Error::Store(error)) if error.is_in_use() && backoff.attempt() < 20 => {
+                backoff.wait().await
+            }
             other => return other,
         }
     }

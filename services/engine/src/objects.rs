@@ -84,7 +84,8 @@ impl Objects {
 
     /// The directory with what was unpacked.
     pub fn tree(&self, digest: &Digest, unpack: Unpack) -> PathBuf {
-        self.dir.join(format!("{}.{}", digest.hex(), unpack.as_str()))
+        self.dir
+            .join(format!("{}.{}", digest.hex(), unpack.as_str()))
     }
 
     /// A place for the bytes of an object that has no path here.
@@ -115,7 +116,11 @@ impl Objects {
         if let Err(source) = archive::unpack(&file, object.unpack, &temporary, self.max_unpacked) {
             let _ = remove(&temporary);
             let file = object.file_name.to_string();
-            return Err(ObjectError::Archive { digest, file, source });
+            return Err(ObjectError::Archive {
+                digest,
+                file,
+                source,
+            });
         }
         match fs::rename(&temporary, &tree) {
             Ok(()) => fsio::sync_parent(&tree).map_err(fail),
@@ -235,7 +240,9 @@ mod tests {
         let mut header = tar::Header::new_gnu();
         header.set_size(2);
         header.set_mode(0o644);
-        builder.append_data(&mut header, "index.py", &b"ok"[..]).unwrap();
+        builder
+            .append_data(&mut header, "index.py", &b"ok"[..])
+            .unwrap();
         builder.into_inner().unwrap()
     }
 
@@ -256,7 +263,10 @@ mod tests {
     fn an_archive_that_cannot_be_unpacked_leaves_nothing_half_done() {
         let case = case();
         let (object, source) = case.object(b"no archive", Unpack::Zip);
-        assert!(matches!(case.objects.take(&object, &source), Err(ObjectError::Archive { .. })));
+        assert!(matches!(
+            case.objects.take(&object, &source),
+            Err(ObjectError::Archive { .. })
+        ));
         assert!(!case.objects.has(&object));
         assert!(!case.objects.tree(&object.digest, Unpack::Zip).exists());
     }

@@ -63,7 +63,12 @@ pub trait Runtime: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     /// When none are left.
-    fn assign_ports(&self, id: &InstanceId, count: usize, previous: &[u16]) -> Result<Vec<u16>, RuntimeError>;
+    fn assign_ports(
+        &self,
+        id: &InstanceId,
+        count: usize,
+        previous: &[u16],
+    ) -> Result<Vec<u16>, RuntimeError>;
 
     /// Gives the ports of a workload back.
     fn release_ports(&self, key: &WorkloadKey);
@@ -72,7 +77,12 @@ pub trait Runtime: Clone + Send + Sync + 'static {
     fn instance_dir(&self, id: &InstanceId) -> PathBuf;
 
     /// The last lines of a log, then what follows when asked.
-    fn logs(&self, id: &InstanceId, tail: usize, follow: bool) -> BoxStream<'static, std::io::Result<Bytes>>;
+    fn logs(
+        &self,
+        id: &InstanceId,
+        tail: usize,
+        follow: bool,
+    ) -> BoxStream<'static, std::io::Result<Bytes>>;
 
     /// CPU (cores) and memory (bytes) of every running instance.
     fn usage(&self) -> impl Future<Output = BTreeMap<InstanceId, Usage>> + Send;
@@ -151,16 +161,29 @@ pub trait Content: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), ContentError>> + Send;
 
     /// Declares what engine needs, instead of what it declared before.
-    fn set_pins(&self, digests: Vec<Digest>) -> impl Future<Output = Result<(), ContentError>> + Send;
+    fn set_pins(
+        &self,
+        digests: Vec<Digest>,
+    ) -> impl Future<Output = Result<(), ContentError>> + Send;
 
     /// The verified body of a staged resource.
-    fn read_resource(&self, digest: &Digest) -> impl Future<Output = Result<Vec<u8>, ContentError>> + Send;
+    fn read_resource(
+        &self,
+        digest: &Digest,
+    ) -> impl Future<Output = Result<Vec<u8>, ContentError>> + Send;
 
     /// A path to a staged object; `spool` is a file that may be written when sync shares no disk with us.
-    fn open_object(&self, digest: &Digest, spool: &Path) -> impl Future<Output = Result<PathBuf, ContentError>> + Send;
+    fn open_object(
+        &self,
+        digest: &Digest,
+        spool: &Path,
+    ) -> impl Future<Output = Result<PathBuf, ContentError>> + Send;
 
     /// Puts an event into the durable outbox.
-    fn put_event(&self, event: &CloudEvent) -> impl Future<Output = Result<(), ContentError>> + Send;
+    fn put_event(
+        &self,
+        event: &CloudEvent,
+    ) -> impl Future<Output = Result<(), ContentError>> + Send;
 
     /// What happens to the link, for ever; reconnects by itself.
     fn watch(&self, tasks: &Tasks) -> mpsc::Receiver<ContentEvent>;

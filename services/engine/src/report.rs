@@ -77,12 +77,25 @@ pub(crate) async fn report<P: Ports>(
 }
 
 fn note_observed(observed: &Observed) {
-    let ready = observed.instances.values().filter(|seen| seen.ready).count();
-    tracing::info!(event = "report.observed", instances = observed.instances.len(), ready, "instances changed");
+    let ready = observed
+        .instances
+        .values()
+        .filter(|seen| seen.ready)
+        .count();
+    tracing::info!(
+        event = "report.observed",
+        instances = observed.instances.len(),
+        ready,
+        "instances changed"
+    );
 }
 
 /// Node checks tokens with our key, which it keeps in memory only: it is told again when node may have forgotten it.
-async fn tell<P: Ports>(ctx: &Context<P>, status: &NodeStatus, anew: bool) -> Result<(), ShadowError> {
+async fn tell<P: Ports>(
+    ctx: &Context<P>,
+    status: &NodeStatus,
+    anew: bool,
+) -> Result<(), ShadowError> {
     if anew {
         ctx.shadow.trust_app_key(ctx.tokens.public_key()).await?;
     }
@@ -134,7 +147,10 @@ impl Roller {
         Self {
             hostname: hostname(),
             core: core(),
-            quarantined: ctx.store.quarantined().map(|path| path.display().to_string()),
+            quarantined: ctx
+                .store
+                .quarantined()
+                .map(|path| path.display().to_string()),
             last: ctx.board.rolled(),
         }
     }
@@ -143,8 +159,15 @@ impl Roller {
     pub(crate) fn roll<P: Ports>(&mut self, ctx: &Context<P>) -> Arc<NodeStatus> {
         let status = self.look(ctx);
         if *self.last != status {
-            tracing::info!(event = "report.rolled", apps = status.apps.len(),
-                generation = status.observed.as_ref().map(|header| header.generation.get()), "the status changed");
+            tracing::info!(
+                event = "report.rolled",
+                apps = status.apps.len(),
+                generation = status
+                    .observed
+                    .as_ref()
+                    .map(|header| header.generation.get()),
+                "the status changed"
+            );
             self.last = Arc::new(status);
             ctx.board.roll(Arc::clone(&self.last));
         }
@@ -177,7 +200,13 @@ impl Roller {
         let instances = self.instances(view, shape, observed);
         let facts = AppFacts {
             update: &view.update,
-            shape: shape.map_or(rollup::Shape { wanted: 1, job: false }, Shape::for_rollup),
+            shape: shape.map_or(
+                rollup::Shape {
+                    wanted: 1,
+                    job: false,
+                },
+                Shape::for_rollup,
+            ),
             deploy_type: shape.map_or("", |shape| shape.workload.as_str()),
             system: view.system,
             instances: instances.as_deref(),
@@ -190,9 +219,20 @@ impl Roller {
                 .clone_into(&mut status.cause);
         }
         if !view.trouble.is_empty() {
-            let blocked = condition("Blocked", "CannotProceed", &view.trouble, status.observed_generation);
-            let before = self.last.apps.get(view.update.app()).map_or(&[][..], |before| &before.conditions);
-            status.conditions.extend(rollup::transition(before, vec![blocked], now));
+            let blocked = condition(
+                "Blocked",
+                "CannotProceed",
+                &view.trouble,
+                status.observed_generation,
+            );
+            let before = self
+                .last
+                .apps
+                .get(view.update.app())
+                .map_or(&[][..], |before| &before.conditions);
+            status
+                .conditions
+                .extend(rollup::transition(before, vec![blocked], now));
         }
         status
     }
@@ -230,7 +270,12 @@ impl Roller {
     }
 }
 
-fn condition(kind: &str, reason: &str, message: &str, generation: baetyl_model::Generation) -> Condition {
+fn condition(
+    kind: &str,
+    reason: &str,
+    message: &str,
+    generation: baetyl_model::Generation,
+) -> Condition {
     Condition {
         kind: kind.to_owned(),
         status: Truth::True,
@@ -242,7 +287,10 @@ fn condition(kind: &str, reason: &str, message: &str, generation: baetyl_model::
 }
 
 fn hostname() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// What this program is, in the words of container platforms.

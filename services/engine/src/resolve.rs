@@ -39,7 +39,9 @@ pub enum ResolveError {
     #[error("a service of the application has an invalid name")]
     Name(#[from] NameError),
     /// There is nothing to start.
-    #[error("service {service} has no program: mount a package at /var/lib/baetyl/bin or give it a command")]
+    #[error(
+        "service {service} has no program: mount a package at /var/lib/baetyl/bin or give it a command"
+    )]
     NoProgram {
         /// Service.
         service: String,
@@ -76,7 +78,9 @@ pub enum ResolveError {
         name: String,
     },
     /// An object item without its object.
-    #[error("configuration \"{configuration}\" names object \"{file}\", which did not come with this version")]
+    #[error(
+        "configuration \"{configuration}\" names object \"{file}\", which did not come with this version"
+    )]
     Object {
         /// Configuration.
         configuration: String,
@@ -84,10 +88,14 @@ pub enum ResolveError {
         file: String,
     },
     /// A relative host path that leads out of the host directory.
-    #[error("host path \"{0}\" leads out of the host directory; use an absolute path or one without \"..\"")]
+    #[error(
+        "host path \"{0}\" leads out of the host directory; use an absolute path or one without \"..\""
+    )]
     HostPath(String),
     /// One port of the machine for several instances.
-    #[error("service {service} has host port {port} and {replicas} instances; a port of the machine can have one owner")]
+    #[error(
+        "service {service} has host port {port} and {replicas} instances; a port of the machine can have one owner"
+    )]
     HostPort {
         /// Service.
         service: String,
@@ -143,7 +151,12 @@ impl Place {
     pub fn instance_dir(&self, id: &InstanceId) -> PathBuf {
         let key = &id.workload;
         let mut dir = self.run_dir.clone();
-        dir.extend([key.namespace.as_str(), key.app.as_str(), key.version.as_str(), key.service.as_str()]);
+        dir.extend([
+            key.namespace.as_str(),
+            key.app.as_str(),
+            key.version.as_str(),
+            key.service.as_str(),
+        ]);
         dir.join(id.index.to_string())
     }
 }
@@ -193,8 +206,15 @@ pub struct Resolved {
 
 /// Namespace directory of a release.
 pub fn namespace_of(system: bool) -> Namespace {
-    let name = if system { SYSTEM_NAMESPACE } else { USER_NAMESPACE };
-    #[expect(clippy::expect_used, reason = "both constants are valid names, and a test says so")]
+    let name = if system {
+        SYSTEM_NAMESPACE
+    } else {
+        USER_NAMESPACE
+    };
+    #[expect(
+        clippy::expect_used,
+        reason = "both constants are valid names, and a test says so"
+    )]
     Namespace::new(name).expect("constant")
 }
 
@@ -202,7 +222,10 @@ pub fn namespace_of(system: bool) -> Namespace {
 ///
 /// # Errors
 /// The first thing that keeps it from running here.
-pub fn resolve(request: &Request<'_>, ports: &mut AssignPorts<'_>) -> Result<Resolved, ResolveError> {
+pub fn resolve(
+    request: &Request<'_>,
+    ports: &mut AssignPorts<'_>,
+) -> Result<Resolved, ResolveError> {
     let app = &request.bodies.app;
     if matches!(app.kind(), "helm" | "yaml") {
         return Err(ResolveError::Kind(app.kind().to_owned()));
@@ -218,11 +241,18 @@ pub fn resolve(request: &Request<'_>, ports: &mut AssignPorts<'_>) -> Result<Res
             parallelism: 1,
             backoff_limit: DEFAULT_BACKOFF_LIMIT,
         };
-        resolved.init.push(workload(request, service, kind, 1, ports)?);
+        resolved
+            .init
+            .push(workload(request, service, kind, 1, ports)?);
     }
-    let (kind, count) = (kind_of(app.workload(), &app.job()), resolved.shape.instances);
+    let (kind, count) = (
+        kind_of(app.workload(), &app.job()),
+        resolved.shape.instances,
+    );
     for service in &app.services {
-        resolved.services.push(workload(request, service, kind, count, ports)?);
+        resolved
+            .services
+            .push(workload(request, service, kind, count, ports)?);
     }
     Ok(resolved)
 }
@@ -241,7 +271,11 @@ fn kind_of(workload: &str, job: &JobConfig) -> WorkloadKind {
     let unset = job.completions == 0 && job.parallelism == 0 && job.backoff_limit == 0;
     WorkloadKind::Job {
         parallelism: count(job.parallelism).max(1),
-        backoff_limit: if unset { DEFAULT_BACKOFF_LIMIT } else { count(job.backoff_limit) },
+        backoff_limit: if unset {
+            DEFAULT_BACKOFF_LIMIT
+        } else {
+            count(job.backoff_limit)
+        },
     }
 }
 
@@ -261,7 +295,11 @@ fn workload(
     let instances = (1..=count)
         .map(|index| instance(request, service, &key.instance(index), count, ports))
         .collect::<Result<_, _>>()?;
-    Ok(WorkloadSpec { key, kind, instances })
+    Ok(WorkloadSpec {
+        key,
+        kind,
+        instances,
+    })
 }
 
 fn instance(
@@ -271,7 +309,7 @@ fn instance(
     count: u32,
     ports: &mut AssignPorts<'_>,
 ) -> Result<InstanceSpec, ResolveError> {
-    let ports = instance_ports(service, id, count, ports)?;
+    let (ports, assigned) = instance_ports(service, id, count, ports)?;
     let dir = request.place.instance_dir(id);
     let mut mounts = mounts::mounts(request, service)?;
     let mut files = vec![token_file(request, id)];
@@ -282,9 +320,13 @@ fn instance(
         }
         None => program(service)?,
     };
-    let env = env::environment(request, service, id, &dir, &ports);
+    let mut env = env::environment(request, service, id, &dir, &ports);
+    env.insert(PORTS_VARIABLE.to_owned(), ports_text(&assigned));
     let (program, args) = env::expand_command(program, &service.args, &env);
-    let limits = service.resources.as_ref().map_or(Ok(Limits::default()), Limits::from_resources);
+    let limits = service
+        .resources
+        .as_ref()
+        .map_or(Ok(Limits::default()), Limits::from_resources);
     Ok(InstanceSpec {
         program,
         args,
@@ -310,7 +352,10 @@ fn program(service: &Service) -> Result<Program, ResolveError> {
     if !service.command.is_empty() {
         return Ok(Program::Command(service.command.clone()));
     }
-    if service.mount_at(baetyl_model::resource::path::PROGRAM).is_none() {
+    if service
+        .mount_at(baetyl_model::resource::path::PROGRAM)
+        .is_none()
+    {
         return Err(ResolveError::NoProgram {
             service: service.name.clone(),
         });
@@ -342,7 +387,10 @@ fn working_dir(service: &Service) -> Option<PathBuf> {
         return None;
     }
     let dir = Path::new(&service.working_dir);
-    let mounted = service.volume_mounts.iter().any(|mount| dir.starts_with(&mount.mount_path));
+    let mounted = service
+        .volume_mounts
+        .iter()
+        .any(|mount| dir.starts_with(&mount.mount_path));
     let inside = dir.strip_prefix("/").ok().filter(|_| mounted);
     Some(inside.unwrap_or(dir).to_owned())
 }
@@ -352,7 +400,7 @@ fn instance_ports(
     id: &InstanceId,
     count: u32,
     assign: &mut AssignPorts<'_>,
-) -> Result<Vec<InstancePort>, ResolveError> {
+) -> Result<(Vec<InstancePort>, Vec<u16>), ResolveError> {
     let number = |port: i32| {
         u16::try_from(port).map_err(|_| ResolveError::PortNumber {
             service: service.name.clone(),
@@ -385,10 +433,29 @@ fn instance_ports(
         reason,
     })?;
     let open = ports.iter_mut().filter(|port| port.port == 0);
-    for (port, real) in open.zip(assigned) {
-        port.port = real;
+    for (port, real) in open.zip(&assigned) {
+        port.port = *real;
     }
-    Ok(ports)
+    Ok((ports, assigned))
+}
+
+/// Ports that were handed to an instance, in the order of the service: what a running instance listens on can be read
+/// from it when engine's own record is lost.
+pub(crate) const PORTS_VARIABLE: &str = "BAETYL_PORTS";
+
+/// Id of the instance, in its environment.
+pub(crate) const INSTANCE_VARIABLE: &str = "BAETYL_INSTANCE_NAME";
+
+fn ports_text(ports: &[u16]) -> String {
+    let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+    ports.join(",")
+}
+
+/// The ports in a value of [`PORTS_VARIABLE`].
+pub(crate) fn ports_of_text(text: &str) -> Vec<u16> {
+    text.split(',')
+        .filter_map(|port| port.parse().ok())
+        .collect()
 }
 
 #[cfg(test)]

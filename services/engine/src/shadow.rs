@@ -6,7 +6,9 @@ use baetyl_kit::tasks::Tasks;
 use baetyl_kit::watch_stream::{self, Event};
 use baetyl_model::{NodeStats, NodeStatus};
 use baetyl_proto::node::node_service_client::NodeServiceClient;
-use baetyl_proto::node::{PutReportRequest, TrustAppKeyRequest, WatchDesireRequest, WatchDesireResponse};
+use baetyl_proto::node::{
+    PutReportRequest, TrustAppKeyRequest, WatchDesireRequest, WatchDesireResponse,
+};
 use tokio::sync::mpsc;
 use tonic::Status;
 
@@ -23,7 +25,11 @@ impl NodeClient {
 }
 
 fn shadow_error(status: &Status) -> ShadowError {
-    ShadowError(format!("node answered {:?}: {}", status.code(), status.message()))
+    ShadowError(format!(
+        "node answered {:?}: {}",
+        status.code(),
+        status.message()
+    ))
 }
 
 impl Shadow for NodeClient {
@@ -31,9 +37,15 @@ impl Shadow for NodeClient {
         let client = self.0.clone();
         let open = move |_: Option<()>| {
             let mut client = client.clone();
-            async move { Ok(client.watch_desire(WatchDesireRequest {}).await?.into_inner()) }
+            async move {
+                Ok(client
+                    .watch_desire(WatchDesireRequest {})
+                    .await?
+                    .into_inner())
+            }
         };
-        let mut desires = watch_stream::events(tasks, "watch-desire", Backoff::local(), 4, open, |_| None);
+        let mut desires =
+            watch_stream::events(tasks, "watch-desire", Backoff::local(), 4, open, |_| None);
         let (sender, receiver) = mpsc::channel(4);
         tasks.spawn_until_shutdown("watch-desire-events", async move {
             while let Some(event) = desires.recv().await {
@@ -48,7 +60,11 @@ impl Shadow for NodeClient {
         receiver
     }
 
-    async fn put_report(&self, status: Option<NodeStatus>, stats: Option<NodeStats>) -> Result<(), ShadowError> {
+    async fn put_report(
+        &self,
+        status: Option<NodeStatus>,
+        stats: Option<NodeStats>,
+    ) -> Result<(), ShadowError> {
         let request = PutReportRequest {
             status: status.map(Into::into),
             stats: stats.map(Into::into),
@@ -70,7 +86,9 @@ impl Shadow for NodeClient {
 fn shadow_event(event: Event<WatchDesireResponse>) -> Option<ShadowEvent> {
     match event {
         Event::Opened { .. } => Some(ShadowEvent::Opened),
-        Event::Item(item) => Some(ShadowEvent::Desire(item.desire.map(|signed| signed.payload.into()))),
+        Event::Item(item) => Some(ShadowEvent::Desire(
+            item.desire.map(|signed| signed.payload.into()),
+        )),
         Event::Lost(_) => None,
     }
 }

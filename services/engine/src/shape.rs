@@ -66,7 +66,10 @@ pub struct FunctionShape {
 impl Shape {
     /// Of an application.
     pub fn of(app: &Application) -> Self {
-        let by_label = app.labels.get(FUNCTION_ACCESS).is_some_and(|access| access == "anonymous");
+        let by_label = app
+            .labels
+            .get(FUNCTION_ACCESS)
+            .is_some_and(|access| access == "anonymous");
         let services = app.services.iter().map(|service| ServiceShape {
             name: service.name.clone(),
             functions: service
@@ -111,12 +114,21 @@ impl Shape {
     /// Deadlines of its updates: without a probe that says "ready" an instance has to last a while, and a startup probe
     /// may allow more time than the configuration.
     pub fn limits(&self, config: &config::Update) -> Limits {
-        let startup = self.services.iter().map(|service| service.startup_seconds).max().unwrap_or(0);
+        let startup = self
+            .services
+            .iter()
+            .map(|service| service.startup_seconds)
+            .max()
+            .unwrap_or(0);
         let settle = self.services.iter().any(|service| !service.probed);
         let limits = config.limits();
         Limits {
             probe: limits.probe.max(Duration::from_secs(startup)),
-            settle: if settle { limits.settle } else { Duration::ZERO },
+            settle: if settle {
+                limits.settle
+            } else {
+                Duration::ZERO
+            },
             ..limits
         }
     }
@@ -148,7 +160,11 @@ fn startup_seconds(service: &Service) -> u64 {
 /// Two versions side by side need their own ports and must not write to the same directory of the machine. The label
 /// decides where the application itself knows better, except over a port of the machine, which has one owner.
 fn strategy(app: &Application) -> Strategy {
-    let host_port = app.services.iter().flat_map(|service| &service.ports).any(|port| port.host_port != 0);
+    let host_port = app
+        .services
+        .iter()
+        .flat_map(|service| &service.ports)
+        .any(|port| port.host_port != 0);
     if host_port {
         return Strategy::Recreate;
     }
@@ -157,10 +173,14 @@ fn strategy(app: &Application) -> Strategy {
         Some("rolling") => return Strategy::Rolling,
         _ => {}
     }
-    let writes_host = app.services.iter().flat_map(|service| &service.volume_mounts).any(|mount| {
-        let source = app.volume(&mount.name).and_then(|volume| volume.source());
-        !mount.read_only && matches!(source, Some(VolumeSource::HostPath(_)))
-    });
+    let writes_host = app
+        .services
+        .iter()
+        .flat_map(|service| &service.volume_mounts)
+        .any(|mount| {
+            let source = app.volume(&mount.name).and_then(|volume| volume.source());
+            !mount.read_only && matches!(source, Some(VolumeSource::HostPath(_)))
+        });
     if writes_host || matches!(app.workload(), "job" | "statefulset") {
         Strategy::Recreate
     } else {
@@ -180,10 +200,22 @@ mod tests {
     fn what_cannot_run_twice_is_recreated_and_the_rest_is_rolled() {
         let cases = [
             (r#"{"services":[{"name":"a1"}]}"#, Strategy::Rolling),
-            (r#"{"services":[{"name":"a1","ports":[{"containerPort":80}]}]}"#, Strategy::Rolling),
-            (r#"{"services":[{"name":"a1","ports":[{"hostPort":80}]}]}"#, Strategy::Recreate),
-            (r#"{"workload":"statefulset","services":[{"name":"a1"}]}"#, Strategy::Recreate),
-            (r#"{"labels":{"baetyl-update-strategy":"recreate"},"services":[{"name":"a1"}]}"#, Strategy::Recreate),
+            (
+                r#"{"services":[{"name":"a1","ports":[{"containerPort":80}]}]}"#,
+                Strategy::Rolling,
+            ),
+            (
+                r#"{"services":[{"name":"a1","ports":[{"hostPort":80}]}]}"#,
+                Strategy::Recreate,
+            ),
+            (
+                r#"{"workload":"statefulset","services":[{"name":"a1"}]}"#,
+                Strategy::Recreate,
+            ),
+            (
+                r#"{"labels":{"baetyl-update-strategy":"recreate"},"services":[{"name":"a1"}]}"#,
+                Strategy::Recreate,
+            ),
             (
                 r#"{"labels":{"baetyl-update-strategy":"rolling"},"services":[{"name":"a1","ports":[{"hostPort":80}]}]}"#,
                 Strategy::Recreate,
@@ -214,7 +246,8 @@ mod tests {
         let limits = |json: &str| Shape::of(&app(json)).limits(&config::Update::default());
         let plain = limits(r#"{"services":[{"name":"a1"}]}"#);
         assert_eq!((plain.probe.as_secs(), plain.settle.as_secs()), (60, 2));
-        let ready = limits(r#"{"services":[{"name":"a1","readinessProbe":{"tcpSocket":{"port":1}}}]}"#);
+        let ready =
+            limits(r#"{"services":[{"name":"a1","readinessProbe":{"tcpSocket":{"port":1}}}]}"#);
         assert_eq!((ready.probe.as_secs(), ready.settle.as_secs()), (60, 0));
         let slow = limits(
             r#"{"services":[{"name":"a1","startupProbe":{"tcpSocket":{"port":1},"periodSeconds":10,"failureThreshold":30}}]}"#,
@@ -225,10 +258,21 @@ mod tests {
     #[test]
     fn instances_are_counted_over_all_services() {
         let wanted = |json: &str| Shape::of(&app(json)).wanted();
-        assert_eq!(wanted(r#"{"services":[{"name":"a1"},{"name":"a2"}],"replica":3}"#), 6);
+        assert_eq!(
+            wanted(r#"{"services":[{"name":"a1"},{"name":"a2"}],"replica":3}"#),
+            6
+        );
         assert_eq!(wanted(r#"{"services":[{"name":"a1"}],"replica":0}"#), 0);
-        assert_eq!(wanted(r#"{"services":[{"name":"a1"}],"replica":3,"workload":"daemonset"}"#), 1);
-        assert_eq!(wanted(r#"{"services":[{"name":"a1"}],"workload":"job","jobConfig":{"completions":4}}"#), 4);
+        assert_eq!(
+            wanted(r#"{"services":[{"name":"a1"}],"replica":3,"workload":"daemonset"}"#),
+            1
+        );
+        assert_eq!(
+            wanted(
+                r#"{"services":[{"name":"a1"}],"workload":"job","jobConfig":{"completions":4}}"#
+            ),
+            4
+        );
     }
 
     #[test]
@@ -236,7 +280,11 @@ mod tests {
         let functions = r#""services":[{"name":"f1","functions":[{"name":"hello","handler":"index.handler"}]}]"#;
         let open = |json: String| Shape::of(&app(&json)).services[0].anonymous;
         assert!(!open(format!("{{{functions}}}")));
-        assert!(open(format!(r#"{{"labels":{{"baetyl-function-access":"anonymous"}},{functions}}}"#)));
-        assert!(!open(format!(r#"{{"labels":{{"baetyl-function-access":"token"}},{functions}}}"#)));
+        assert!(open(format!(
+            r#"{{"labels":{{"baetyl-function-access":"anonymous"}},{functions}}}"#
+        )));
+        assert!(!open(format!(
+            r#"{{"labels":{{"baetyl-function-access":"token"}},{functions}}}"#
+        )));
     }
 }

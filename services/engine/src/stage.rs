@@ -37,17 +37,26 @@ pub(crate) async fn stage<P: Ports>(
 ) -> Result<Staged, ContentError> {
     tokio::time::sleep(after).await;
     let mut held = stored_bodies(&ctx, &desired).await?;
-    let resources: Vec<ResourceRef> =
-        desired.references().into_iter().filter(|reference| !held.contains_key(&reference.digest)).collect();
-    let objects: Vec<ObjectRef> =
-        desired.objects.iter().filter(|object| !ctx.objects.has(object)).cloned().collect();
+    let resources: Vec<ResourceRef> = desired
+        .references()
+        .into_iter()
+        .filter(|reference| !held.contains_key(&reference.digest))
+        .collect();
+    let objects: Vec<ObjectRef> = desired
+        .objects
+        .iter()
+        .filter(|object| !ctx.objects.has(object))
+        .cloned()
+        .collect();
     let mut fresh = Vec::new();
     if !resources.is_empty() || !objects.is_empty() {
         ctx.housekeeping.declare().await?;
         let tell = move |now: Progress| {
             progress.send_replace(now);
         };
-        ctx.content.stage(resources.clone(), objects.clone(), tell).await?;
+        ctx.content
+            .stage(resources.clone(), objects.clone(), tell)
+            .await?;
         for reference in resources {
             let bytes = read(&ctx, &reference).await?;
             held.insert(reference.digest, bytes.clone());
@@ -67,7 +76,11 @@ pub(crate) async fn stage<P: Ports>(
     let limits = shape.limits(&ctx.config.update);
     tracing::info!(event = "desire.staged", app = %desired.app.name, version = %desired.app.version,
         fetched = fresh.len(), "everything of the version is on this node");
-    Ok(Staged { fresh, shape, limits })
+    Ok(Staged {
+        fresh,
+        shape,
+        limits,
+    })
 }
 
 /// The bodies of a release that are in the store.
@@ -96,16 +109,24 @@ pub(crate) async fn stored_bodies<P: Ports>(
 }
 
 /// A body from sync, checked again: what runs is what the desire names.
-async fn read<P: Ports>(ctx: &Context<P>, reference: &ResourceRef) -> Result<Vec<u8>, ContentError> {
+async fn read<P: Ports>(
+    ctx: &Context<P>,
+    reference: &ResourceRef,
+) -> Result<Vec<u8>, ContentError> {
     let bytes = ctx.content.read_resource(&reference.digest).await?;
     if digest::of(&bytes) != reference.digest || bytes.len() as u64 != reference.size {
-        return Err(ContentError::Later(format!("{reference} was handed out with other content than its digest says")));
+        return Err(ContentError::Later(format!(
+            "{reference} was handed out with other content than its digest says"
+        )));
     }
     Ok(bytes)
 }
 
 async fn take<P: Ports>(ctx: &Context<P>, object: ObjectRef) -> Result<(), ContentError> {
-    let spool = ctx.objects.spool(&object.digest).map_err(|error| ContentError::Later(error.to_string()))?;
+    let spool = ctx
+        .objects
+        .spool(&object.digest)
+        .map_err(|error| ContentError::Later(error.to_string()))?;
     let path = ctx.content.open_object(&object.digest, &spool).await?;
     let objects = ctx.objects.clone();
     let taken = tokio::task::spawn_blocking(move || {
@@ -116,7 +137,9 @@ async fn take<P: Ports>(ctx: &Context<P>, object: ObjectRef) -> Result<(), Conte
     });
     match taken.await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error @ ObjectError::Archive { .. })) => Err(ContentError::Never(baetyl_kit::error::chain(&error))),
+        Ok(Err(error @ ObjectError::Archive { .. })) => {
+            Err(ContentError::Never(baetyl_kit::error::chain(&error)))
+        }
         Ok(Err(error)) => Err(ContentError::Later(baetyl_kit::error::chain(&error))),
         Err(error) => Err(ContentError::Later(error.to_string())),
     }

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use baetyl_kit::crypto::{CryptoError, SealKey};
+use baetyl_model::Digest;
 use baetyl_model::desire::{DesiredApp, Header, Release};
 use baetyl_model::name::{AppName, Kind, Version};
 use baetyl_model::update::Update;
-use baetyl_model::Digest;
 use jiff::Timestamp;
 use redb::{Database, ReadableTable as _, TableDefinition};
 use serde::{Deserialize, Serialize};
@@ -55,7 +55,9 @@ pub enum StoreError {
         source: Box<redb::Error>,
     },
     /// A newer program wrote it.
-    #[error("{path} needs a reader of format {wanted}, this program reads up to {FORMAT}; use the newer program, or move the file away")]
+    #[error(
+        "{path} needs a reader of format {wanted}, this program reads up to {FORMAT}; use the newer program, or move the file away"
+    )]
     TooNew {
         /// The file.
         path: PathBuf,
@@ -143,19 +145,25 @@ impl AppRecord {
 
     /// What is remembered of a release.
     pub fn release(&self, release: &Release) -> Option<&StoredRelease> {
-        self.releases.iter().find(|stored| stored.desired.release() == *release)
+        self.releases
+            .iter()
+            .find(|stored| stored.desired.release() == *release)
     }
 
     /// Drops releases the update no longer names, and the ports of versions that are gone.
     pub fn prune(&mut self) {
         let mut kept: BTreeSet<Release> = self.update.kept().into_iter().cloned().collect();
         kept.extend(self.update.target().cloned());
-        self.releases.retain(|stored| kept.contains(&stored.desired.release()));
+        self.releases
+            .retain(|stored| kept.contains(&stored.desired.release()));
     }
 
     /// Everything it needs on disk.
     pub fn digests(&self) -> BTreeSet<Digest> {
-        self.releases.iter().flat_map(|stored| stored.desired.digests()).collect()
+        self.releases
+            .iter()
+            .flat_map(|stored| stored.desired.digests())
+            .collect()
     }
 }
 
@@ -261,7 +269,8 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn persist_app(&self, record: &AppRecord) -> Result<(), StoreError> {
-        self.persist_staged(record, Vec::new(), &BTreeSet::new()).await
+        self.persist_staged(record, Vec::new(), &BTreeSet::new())
+            .await
     }
 
     /// Writes a record together with bodies, provided that all of `needed` are there afterwards.
@@ -343,7 +352,11 @@ impl Store {
     pub async fn retain_bodies(&self, needed: &Registry) -> Result<(), StoreError> {
         let needed = needed.clone();
         self.blocking(move |inner| {
-            let keep = |hex: &str| format!("sha256:{hex}").parse().is_ok_and(|digest| needed.needs(&digest));
+            let keep = |hex: &str| {
+                format!("sha256:{hex}")
+                    .parse()
+                    .is_ok_and(|digest| needed.needs(&digest))
+            };
             // A look first: a write transaction costs a flush even when nothing changes.
             let keys = inner.read(|tx| {
                 let table = tx.open_table(BODIES)?;
@@ -356,7 +369,12 @@ impl Store {
             if keys.iter().all(|key| keep(key)) {
                 return Ok(());
             }
-            inner.write(|tx| tx.open_table(BODIES)?.retain(|key, _| keep(key)).map(Some).map_err(Into::into))?;
+            inner.write(|tx| {
+                tx.open_table(BODIES)?
+                    .retain(|key, _| keep(key))
+                    .map(Some)
+                    .map_err(Into::into)
+            })?;
             Ok(())
         })
         .await

@@ -54,7 +54,11 @@ pub(crate) fn release(name: &str, version: &str, mut app: Value) -> ReleaseBuild
 impl ReleaseBuilder {
     pub(crate) fn configuration(self, name: &str, data: Value) -> Self {
         let version = self.version.clone();
-        self.resource(Kind::Configuration, name, json!({"name": name, "version": version, "data": data}))
+        self.resource(
+            Kind::Configuration,
+            name,
+            json!({"name": name, "version": version, "data": data}),
+        )
     }
 
     pub(crate) fn secret(self, name: &str, data: Value) -> Self {
@@ -77,7 +81,13 @@ impl ReleaseBuilder {
         self
     }
 
-    pub(crate) fn object(mut self, configuration: &str, file: &str, content: &[u8], unpack: Unpack) -> Self {
+    pub(crate) fn object(
+        mut self,
+        configuration: &str,
+        file: &str,
+        content: &[u8],
+        unpack: Unpack,
+    ) -> Self {
         self.objects.push(ObjectRef {
             digest: digest(content),
             size: content.len() as u64,

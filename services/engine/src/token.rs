@@ -69,9 +69,17 @@ mod tests {
     #[test]
     fn a_token_says_who_the_instance_is_and_survives_a_restart_of_engine() {
         let dir = tempfile::tempdir().unwrap();
-        let token = issuer(dir.path()).issue("shop", "web", "baetyl-edge.shop.3.web.1", Timestamp::UNIX_EPOCH);
+        let token = issuer(dir.path()).issue(
+            "shop",
+            "web",
+            "baetyl-edge.shop.3.web.1",
+            Timestamp::UNIX_EPOCH,
+        );
         let claims = issuer(dir.path()).verify(&token).unwrap();
-        assert_eq!((claims.app.as_str(), claims.service.as_str()), ("shop", "web"));
+        assert_eq!(
+            (claims.app.as_str(), claims.service.as_str()),
+            ("shop", "web")
+        );
         assert_eq!(claims.instance, "baetyl-edge.shop.3.web.1");
     }
 
@@ -80,10 +88,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("app.key"), b"rubbish").unwrap();
         let issuer = issuer(dir.path());
-        assert!(issuer.verify(&issuer.issue("a", "b", "c", Timestamp::UNIX_EPOCH)).is_ok());
+        assert!(
+            issuer
+                .verify(&issuer.issue("a", "b", "c", Timestamp::UNIX_EPOCH))
+                .is_ok()
+        );
         let kept = std::fs::read_dir(dir.path())
             .unwrap()
-            .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains("corrupt"))
+            .filter(|entry| {
+                entry
+                    .as_ref()
+                    .unwrap()
+                    .file_name()
+                    .to_string_lossy()
+                    .contains("corrupt")
+            })
             .count();
         assert_eq!(kept, 1);
     }

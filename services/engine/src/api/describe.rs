@@ -1,8 +1,7 @@
 //! What engine knows of an application, as text for people.
 
-use std::fmt::Write as _;
-
-use baetyl_model::report::AppStatus;
+use baetyl_model::desire::Release;
+use baetyl_model::report::{AppStatus, InstanceStatus};
 
 use crate::board::AppView;
 use crate::context::Context;
@@ -10,59 +9,93 @@ use crate::ports::Ports;
 
 /// Renders it. Nothing secret is in it: no bodies, no environment.
 pub(crate) fn render<P: Ports>(ctx: &Context<P>, view: &AppView, status: &AppStatus) -> String {
-    let mut text = String::new();
-    // Writing to a String cannot fail.
-    let _ = write(&mut text, ctx, view, status);
-    text
+    let accepted = ctx.board.accepted();
+    let desire = accepted.map_or_else(
+        || "none accepted yet".to_owned(),
+        |accepted| accepted.header.to_string(),
+    );
+    let mut lines = overview(view, status);
+    lines.extend(failures(view));
+    if !status.instances.is_empty() {
+        lines.push("Instances:".to_owned());
+    }
+    lines.extend(status.instances.values().map(instance));
+    lines.push(field("Desire", &desire));
+    lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
-fn write<P: Ports>(out: &mut String, ctx: &Context<P>, view: &AppView, status: &AppStatus) -> std::fmt::Result {
+fn field(name: &str, value: &str) -> String {
+    format!("{:<12} {value}", format!("{name}:"))
+}
+
+fn overview(view: &AppView, status: &AppStatus) -> Vec<String> {
     let update = &view.update;
-    let version = |release: Option<&baetyl_model::desire::Release>| {
+    let version = |release: Option<&Release>| {
         release.map_or_else(|| "none".to_owned(), |release| release.version.to_string())
     };
-    writeln!(out, "Name:        {}", update.app())?;
-    writeln!(out, "Phase:       {}", update.phase().map_or("Idle", |phase| phase.as_str()))?;
-    writeln!(out, "Status:      {}", status.status)?;
-    writeln!(out, "Generation:  {}", update.generation())?;
-    writeln!(out, "Wanted:      {}", version(update.target()))?;
-    writeln!(out, "Running:     {}", version(update.running()))?;
-    writeln!(out, "Last good:   {}", version(update.good()))?;
+    let mut lines = vec![
+        field("Name", update.app().as_str()),
+        field(
+            "Phase",
+            update.phase().map_or("Idle", |phase| phase.as_str()),
+        ),
+        field("Status", status.status.as_str()),
+        field("Generation", &update.generation().to_string()),
+        field("Wanted", &version(update.target())),
+        field("Running", &version(update.running())),
+        field("Last good", &version(update.good())),
+    ];
     if let Some(shape) = view.running_shape() {
-        writeln!(out, "Workload:    {} ({} instances, {:?} updates)", shape.workload, shape.wanted(), shape.strategy)?;
+        let (wanted, strategy) = (shape.wanted(), shape.strategy);
+        let text = format!(
+            "{} ({wanted} instances, {strategy:?} updates)",
+            shape.workload
+        );
+        lines.push(field("Workload", &text));
     }
-    for (label, line) in [("Cause", &status.cause), ("Trouble", &view.trouble)] {
-        if !line.is_empty() {
-            writeln!(out, "{:<12} {line}", format!("{label}:"))?;
-        }
-    }
+    let said = [("Cause", &status.cause), ("Trouble", &view.trouble)];
+    let said = said.into_iter().filter(|(_, text)| !text.is_empty());
+    lines.extend(said.map(|(name, text)| field(name, text)));
     if let Some(progress) = view.progress {
         let (items, bytes) = (progress.items_done, progress.bytes_done);
-        writeln!(out, "Staging:     {items}/{} items, {bytes}/{} bytes", progress.items_total, progress.bytes_total)?;
+        let (all_items, all_bytes) = (progress.items_total, progress.bytes_total);
+        let text = format!("{items}/{all_items} items, {bytes}/{all_bytes} bytes");
+        lines.push(field("Staging", &text));
     }
-    if !update.failures().is_empty() {
-        writeln!(out, "Failed versions, not tried again unless an operator asks:")?;
-        for failure in update.failures() {
-            writeln!(out, "  {}: {}", failure.release.version, failure.reason)?;
-        }
+    lines
+}
+
+fn failures(view: &AppView) -> Vec<String> {
+    let failures = view.update.failures();
+    let mut lines: Vec<String> = failures
+        .iter()
+        .map(|failure| format!("  {}: {}", failure.release.version, failure.reason))
+        .collect();
+    if !lines.is_empty() {
+        let title = "Failed versions, not tried again unless an operator asks:";
+        lines.insert(0, title.to_owned());
     }
-    if !status.instances.is_empty() {
-        writeln!(out, "Instances:")?;
-    }
-    for (name, instance) in &status.instances {
-        let ports: Vec<String> = instance.ports.iter().map(|port| port.port.to_string()).collect();
-        writeln!(
-            out,
-            "  {name}: {}{}, pid {}, {} restarts, ports {}{}",
-            instance.status,
-            if instance.ready { ", ready" } else { "" },
-            instance.pid,
-            instance.restarts,
-            ports.join(","),
-            if instance.cause.is_empty() { String::new() } else { format!(": {}", instance.cause) },
-        )?;
-    }
-    let accepted = ctx.board.accepted();
-    let desire = accepted.map_or_else(|| "none accepted yet".to_owned(), |accepted| accepted.header.to_string());
-    writeln!(out, "Desire:      {desire}")
+    lines
+}
+
+fn instance(instance: &InstanceStatus) -> String {
+    let ports: Vec<String> = instance
+        .ports
+        .iter()
+        .map(|port| port.port.to_string())
+        .collect();
+    let ready = if instance.ready { ", ready" } else { "" };
+    let cause = if instance.cause.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", instance.cause)
+    };
+    format!(
+        "  {}: {}{ready}, pid {}, {} restarts, ports {}{cause}",
+        instance.name,
+        instance.status,
+        instance.pid,
+        instance.restarts,
+        ports.join(","),
+    )
 }

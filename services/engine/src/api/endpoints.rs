@@ -18,30 +18,39 @@ use crate::shape::ServiceShape;
 pub(crate) fn watch<P: Ports>(ctx: Arc<Context<P>>) -> Answers<WatchEndpointsResponse> {
     let watches = (ctx.board.watch(), ctx.runtime.watch());
     let state = (ctx, watches, None::<Vec<Endpoint>>);
-    Box::pin(stream::unfold(state, |(ctx, (mut board, mut observed), mut told)| async move {
-        loop {
-            let now = endpoints(&board.borrow_and_update().clone(), &observed.borrow_and_update().clone());
-            if told.as_ref() != Some(&now) {
-                let answer = WatchEndpointsResponse {
-                    endpoints: now.clone(),
-                    app_key: ctx.tokens.public_key().to_vec().into(),
+    Box::pin(stream::unfold(
+        state,
+        |(ctx, (mut board, mut observed), mut told)| async move {
+            loop {
+                let now = endpoints(
+                    &board.borrow_and_update().clone(),
+                    &observed.borrow_and_update().clone(),
+                );
+                if told.as_ref() != Some(&now) {
+                    let answer = WatchEndpointsResponse {
+                        endpoints: now.clone(),
+                        app_key: ctx.tokens.public_key().to_vec().into(),
+                    };
+                    told = Some(now);
+                    return Some((Ok::<_, Status>(answer), (ctx, (board, observed), told)));
+                }
+                let changed = tokio::select! {
+                    changed = board.changed() => changed,
+                    changed = observed.changed() => changed,
                 };
-                told = Some(now);
-                return Some((Ok::<_, Status>(answer), (ctx, (board, observed), told)));
+                changed.ok()?;
             }
-            let changed = tokio::select! {
-                changed = board.changed() => changed,
-                changed = observed.changed() => changed,
-            };
-            changed.ok()?;
-        }
-    }))
+        },
+    ))
 }
 
 /// One entry for each port of each instance; a function service has one entry for each instance, without an address:
 /// its runtime registers by itself.
 fn endpoints(views: &Views, observed: &Observed) -> Vec<Endpoint> {
-    views.values().flat_map(|view| of_app(view, observed)).collect()
+    views
+        .values()
+        .flat_map(|view| of_app(view, observed))
+        .collect()
 }
 
 fn of_app(view: &AppView, observed: &Observed) -> Vec<Endpoint> {
@@ -55,14 +64,23 @@ fn of_app(view: &AppView, observed: &Observed) -> Vec<Endpoint> {
                     service: service.name.clone(),
                     instance: id.to_string(),
                     ready: seen.ready,
-                    access: if service.anonymous { "anonymous" } else { "token" }.to_owned(),
+                    access: if service.anonymous {
+                        "anonymous"
+                    } else {
+                        "token"
+                    }
+                    .to_owned(),
                     functions: functions(service),
                     ..Endpoint::default()
                 };
                 if service.functions.is_empty() {
                     endpoints.extend(seen.ports.iter().map(|port| Endpoint {
                         address: format!("127.0.0.1:{}", port.port),
-                        port_name: if port.declared == 0 { port.name.clone() } else { port.declared.to_string() },
+                        port_name: if port.declared == 0 {
+                            port.name.clone()
+                        } else {
+                            port.declared.to_string()
+                        },
                         ..base.clone()
                     }));
                 } else {

@@ -26,20 +26,31 @@ pub(crate) async fn watch<P: Ports>(
     if !request.instance.is_empty() {
         ids.retain(|id| id.to_string() == request.instance);
         if ids.is_empty() {
-            return Err(Status::not_found(format!("{} has no instance {:?}", request.app, request.instance)));
+            return Err(Status::not_found(format!(
+                "{} has no instance {:?}",
+                request.app, request.instance
+            )));
         }
     }
-    let tail = if request.tail_lines == 0 { TAIL } else { request.tail_lines };
+    let tail = if request.tail_lines == 0 {
+        TAIL
+    } else {
+        request.tail_lines
+    };
     let tail = usize::try_from(tail).unwrap_or(usize::MAX);
     let streams = ids.into_iter().map(|id| {
         let name = id.to_string();
-        ctx.runtime.logs(&id, tail, request.follow).flat_map(move |piece| {
-            let answers: Vec<_> = match piece {
-                Ok(bytes) => pieces(&name, &bytes),
-                Err(error) => vec![Err(Status::internal(format!("the log of {name} cannot be read: {error}")))],
-            };
-            stream::iter(answers)
-        })
+        ctx.runtime
+            .logs(&id, tail, request.follow)
+            .flat_map(move |piece| {
+                let answers: Vec<_> = match piece {
+                    Ok(bytes) => pieces(&name, &bytes),
+                    Err(error) => vec![Err(Status::internal(format!(
+                        "the log of {name} cannot be read: {error}"
+                    )))],
+                };
+                stream::iter(answers)
+            })
     });
     Ok(Box::pin(stream::select_all(streams)))
 }
@@ -48,7 +59,7 @@ fn pieces(instance: &str, bytes: &bytes::Bytes) -> Vec<Result<WatchLogsResponse,
     let pieces = bytes.chunks(PIECE).map(|piece| {
         Ok(WatchLogsResponse {
             instance: instance.to_owned(),
-            data: bytes.slice_ref(piece).into(),
+            data: bytes.slice_ref(piece),
             time: None,
         })
     });
@@ -59,9 +70,18 @@ fn pieces(instance: &str, bytes: &bytes::Bytes) -> Vec<Result<WatchLogsResponse,
 async fn instances<P: Ports>(ctx: &Context<P>, view: &AppView) -> Result<Vec<InstanceId>, Status> {
     let observed = ctx.runtime.watch().borrow().clone();
     let app = view.update.app();
-    let mut ids: Vec<InstanceId> = observed.instances.keys().filter(|id| id.workload.app == *app).cloned().collect();
-    let known = act::known(ctx, app).await.map_err(|error| Status::unavailable(error.to_string()))?;
-    let unsupervised = known.into_iter().filter(|key| !observed.workloads.contains_key(key));
+    let mut ids: Vec<InstanceId> = observed
+        .instances
+        .keys()
+        .filter(|id| id.workload.app == *app)
+        .cloned()
+        .collect();
+    let known = act::known(ctx, app)
+        .await
+        .map_err(|error| Status::unavailable(error.to_string()))?;
+    let unsupervised = known
+        .into_iter()
+        .filter(|key| !observed.workloads.contains_key(key));
     ids.extend(unsupervised.map(|key| key.instance(1)));
     Ok(ids)
 }

@@ -48,7 +48,10 @@ impl<P: Ports> App<P> {
     /// The machine decides while the version is on probation; otherwise it is tried again later.
     fn refused(&mut self, release: Release, reason: String) {
         self.adoption = None;
-        if matches!(self.record.update.state(), State::Applying { .. } | State::Probing { .. }) {
+        if matches!(
+            self.record.update.state(),
+            State::Applying { .. } | State::Probing { .. }
+        ) {
             self.queue.push_back(Event::ApplyFailed { release, reason });
         } else {
             self.try_again(Retry::Run, &reason);
@@ -69,8 +72,14 @@ impl<P: Ports> App<P> {
             return;
         };
         let after = self.backoff.next_delay();
-        "its content was lost on this node and is being fetched again".clone_into(&mut self.trouble);
-        let fetch = stage::stage(Arc::clone(&self.ctx), stored.desired, after, self.progress.clone());
+        "its content was lost on this node and is being fetched again"
+            .clone_into(&mut self.trouble);
+        let fetch = stage::stage(
+            Arc::clone(&self.ctx),
+            stored.desired,
+            after,
+            self.progress.clone(),
+        );
         self.acting = Some(Box::pin(async move {
             let result = fetch.await;
             Acted::Refetched { release, result }
@@ -79,14 +88,21 @@ impl<P: Ports> App<P> {
 
     async fn plan_start(&mut self, release: &Release) -> Result<StartPlan, Unstartable> {
         let refused = |reason: String| Unstartable::Refused(reason);
-        let stored = self.stored(release).ok_or_else(|| refused("it is not in the record".to_owned()))?;
+        let stored = self
+            .stored(release)
+            .ok_or_else(|| refused("it is not in the record".to_owned()))?;
         let ports_before = self.record.ports.clone();
         let resolved = self.resolve(&stored).await?;
         let forward = matches!(
             self.record.update.state(),
             State::Applying { back: false } | State::Probing { back: false }
         );
-        let good = self.record.update.good().filter(|good| *good != release).cloned();
+        let good = self
+            .record
+            .update
+            .good()
+            .filter(|good| *good != release)
+            .cloned();
         let rolling = resolved.shape.strategy == Strategy::Rolling;
         let beside = match good.filter(|_| forward && rolling) {
             Some(good) => self.resolve_beside(&good).await,
@@ -97,16 +113,29 @@ impl<P: Ports> App<P> {
             let written = self.ctx.store.persist_app(&self.record).await;
             written.map_err(|error| refused(baetyl_kit::error::chain(&error)))?;
         }
-        let others = self.others(release, &stored, &beside).await.map_err(|error| refused(error.to_string()))?;
+        let others = self
+            .others(release, &stored, &beside)
+            .await
+            .map_err(|error| refused(error.to_string()))?;
         let mut plan = StartPlan {
             beside,
-            init: if stored.initialised { Vec::new() } else { resolved.init },
+            init: if stored.initialised {
+                Vec::new()
+            } else {
+                resolved.init
+            },
             run: resolved.services,
             ..StartPlan::default()
         };
-        if matches!(self.record.update.state(), State::Applying { .. } | State::Probing { .. }) {
+        if matches!(
+            self.record.update.state(),
+            State::Applying { .. } | State::Probing { .. }
+        ) {
             if forward && rolling {
-                plan.stop_last = others.into_iter().filter(|key| !self.lost.contains(key)).collect();
+                plan.stop_last = others
+                    .into_iter()
+                    .filter(|key| !self.lost.contains(key))
+                    .collect();
             } else {
                 plan.stop_first = others;
             }
@@ -147,7 +176,11 @@ impl<P: Ports> App<P> {
             Ok(held) => held,
             Err(error) => return Err(Unstartable::Refused(error.to_string())),
         };
-        let complete = stored.desired.objects.iter().all(|object| self.ctx.objects.has(object));
+        let complete = stored
+            .desired
+            .objects
+            .iter()
+            .all(|object| self.ctx.objects.has(object));
         let bodies = match Bodies::parse(&stored.desired, |digest| held.get(digest).cloned()) {
             Ok(bodies) if complete => bodies,
             Ok(_) => return Err(Unstartable::Incomplete),
@@ -172,8 +205,10 @@ impl<P: Ports> App<P> {
             ports.insert(id.to_string(), assigned.clone());
             Ok(assigned)
         });
-        let resolved = resolved.map_err(|error| Unstartable::Refused(baetyl_kit::error::chain(&error)))?;
-        self.shapes.insert(stored.desired.app.version.clone(), resolved.shape.clone());
+        let resolved =
+            resolved.map_err(|error| Unstartable::Refused(baetyl_kit::error::chain(&error)))?;
+        self.shapes
+            .insert(stored.desired.app.version.clone(), resolved.shape.clone());
         Ok(resolved)
     }
 
@@ -202,7 +237,11 @@ impl<P: Ports> App<P> {
             return self.feed(Event::Tick).await;
         }
         self.calm(Retry::Run);
-        if let Some(stored) = self.record.releases.iter_mut().find(|stored| stored.desired.release() == release)
+        if let Some(stored) = self
+            .record
+            .releases
+            .iter_mut()
+            .find(|stored| stored.desired.release() == release)
             && !stored.initialised
         {
             stored.initialised = true;
@@ -232,7 +271,10 @@ impl<P: Ports> App<P> {
                 self.begin_run(release).await;
                 self.feed(Event::Tick).await;
             }
-            Err(reason) => self.try_again(Retry::Run, &format!("its content was lost on this node: {reason}")),
+            Err(reason) => self.try_again(
+                Retry::Run,
+                &format!("its content was lost on this node: {reason}"),
+            ),
         }
     }
 
@@ -245,10 +287,18 @@ impl<P: Ports> App<P> {
         if self.started.as_ref() != Some(&release) || self.record.removing {
             return;
         }
-        let (Some(stored), Some(shape)) = (self.record.release(&release), self.shapes.get(&release.version)) else {
+        let (Some(stored), Some(shape)) = (
+            self.record.release(&release),
+            self.shapes.get(&release.version),
+        ) else {
             return;
         };
-        let keys = instances::workloads(&stored.desired.app.name, stored.desired.system, &release.version, shape);
+        let keys = instances::workloads(
+            &stored.desired.app.name,
+            stored.desired.system,
+            &release.version,
+            shape,
+        );
         let (mut exits, before) = (0, std::mem::take(&mut self.exits));
         for (_, seen) in instances::of(&observed, &keys) {
             exits += u64::from(seen.restarts);
@@ -258,7 +308,11 @@ impl<P: Ports> App<P> {
         if exits > before && health == Health::Ready {
             // It ended and runs again since the last look: what counts is how long it runs now.
             let health = Health::Starting;
-            self.feed(Event::Observed { release: release.clone(), health }).await;
+            self.feed(Event::Observed {
+                release: release.clone(),
+                health,
+            })
+            .await;
         }
         self.feed(Event::Observed { release, health }).await;
     }

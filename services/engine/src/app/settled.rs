@@ -22,11 +22,17 @@ impl<P: Ports> App<P> {
     fn tell_end(&self, phase: Phase) {
         let update = &self.record.update;
         let version = update.target().map(ToString::to_string).unwrap_or_default();
-        let why = update.failure().map(|failure| failure.reason.as_str()).unwrap_or_default();
+        let why = update
+            .failure()
+            .map(|failure| failure.reason.as_str())
+            .unwrap_or_default();
         let (reason, message) = match phase {
             Phase::RolledBack => {
                 let good = update.good().map(ToString::to_string).unwrap_or_default();
-                ("AppRolledBack", format!("version {version} failed and version {good} runs again: {why}"))
+                (
+                    "AppRolledBack",
+                    format!("version {version} failed and version {good} runs again: {why}"),
+                )
             }
             Phase::Failed => ("AppFailed", format!("version {version} failed: {why}")),
             _ => ("AppHealthy", format!("version {version} runs well")),
@@ -41,7 +47,12 @@ impl<P: Ports> App<P> {
 
     /// An earlier program may have been interrupted while it cleared away.
     pub(super) async fn clear_leftovers(&mut self) {
-        if self.acting.is_none() && matches!(self.record.update.state(), State::Healthy | State::RolledBack) {
+        if self.acting.is_none()
+            && matches!(
+                self.record.update.state(),
+                State::Healthy | State::RolledBack
+            )
+        {
             self.begin_clearing().await;
         }
     }
@@ -55,15 +66,22 @@ impl<P: Ports> App<P> {
         let Some(running) = update.running() else {
             return;
         };
-        let system = self.record.release(running).is_some_and(|stored| stored.desired.system);
+        let system = self
+            .record
+            .release(running)
+            .is_some_and(|stored| stored.desired.system);
         let (namespace, version) = (namespace_of(system), running.version.clone());
-        let failed = update.failure().map(|failure| failure.release.version.clone());
+        let failed = update
+            .failure()
+            .map(|failure| failure.release.version.clone());
         let mut others = match act::known(&self.ctx, self.name()).await {
             Ok(known) => known,
             Err(error) => return self.try_again(Retry::Clear, &error.to_string()),
         };
         others.retain(|key| key.version != version || key.namespace != namespace);
-        let (stop, remove) = others.into_iter().partition(|key| Some(&key.version) == failed.as_ref());
+        let (stop, remove) = others
+            .into_iter()
+            .partition(|key| Some(&key.version) == failed.as_ref());
         let plan = ClearPlan { stop, remove };
         if plan.stop.is_empty() && plan.remove.is_empty() {
             return self.cleared();
@@ -77,12 +95,22 @@ impl<P: Ports> App<P> {
         self.lost.clear();
         self.calm(Retry::Clear);
         let kept = self.record.update.kept();
-        let mut versions: Vec<String> = kept.iter().map(|release| format!(".{}.", release.version)).collect();
-        versions.extend(self.record.update.failure().map(|failure| format!(".{}.", failure.release.version)));
+        let mut versions: Vec<String> = kept
+            .iter()
+            .map(|release| format!(".{}.", release.version))
+            .collect();
+        versions.extend(
+            self.record
+                .update
+                .failure()
+                .map(|failure| format!(".{}.", failure.release.version)),
+        );
         let name = self.name().to_string();
         // `<ns>.<app>.<version>.<service>.<i>`; an application's name may contain dots, its version may not.
         let is_kept = |instance: &str| {
-            let after_app = instance.split_once(&format!(".{name}.")).map(|(_, rest)| format!(".{rest}"));
+            let after_app = instance
+                .split_once(&format!(".{name}."))
+                .map(|(_, rest)| format!(".{rest}"));
             after_app.is_some_and(|rest| versions.iter().any(|version| rest.starts_with(version)))
         };
         self.record.ports.retain(|instance, _| is_kept(instance));

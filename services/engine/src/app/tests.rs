@@ -24,7 +24,9 @@ async fn a_new_version_runs_beside_the_old_one_until_it_is_ready() {
     bench.runtime.behave("2", Behaviour::Ready);
     bench.until("shop", "Healthy 2").await;
     eventually!(bench.runtime.names() == ["shop.2.web"]);
-    eventually!(bench.runtime.log() == ["start shop.1.web", "start shop.2.web", "remove shop.1.web"]);
+    eventually!(
+        bench.runtime.log() == ["start shop.1.web", "start shop.2.web", "remove shop.1.web"]
+    );
     bench.kill().await;
 }
 
@@ -47,13 +49,25 @@ async fn the_old_version_serves_until_the_new_one_is_staged() {
 async fn a_version_with_a_port_of_the_machine_waits_until_the_old_one_stopped() {
     let bench = Bench::started().await;
     let fixed = |version: &str| {
-        app_with("shop", version, json!({"services": [{"name": "web", "command": ["run"], "ports": [{"hostPort": 80}]}]}))
+        app_with(
+            "shop",
+            version,
+            json!({"services": [{"name": "web", "command": ["run"], "ports": [{"hostPort": 80}]}]}),
+        )
     };
     bench.desire(1, &[&fixed("1")]);
     bench.until("shop", "Healthy 1").await;
     bench.desire(2, &[&fixed("2")]);
     bench.until("shop", "Healthy 2").await;
-    eventually!(bench.runtime.log() == ["start shop.1.web", "stop shop.1.web", "start shop.2.web", "remove shop.1.web"]);
+    eventually!(
+        bench.runtime.log()
+            == [
+                "start shop.1.web",
+                "stop shop.1.web",
+                "start shop.2.web",
+                "remove shop.1.web"
+            ]
+    );
 }
 
 #[tokio::test]
@@ -68,10 +82,26 @@ async fn a_version_that_crashes_is_undone_and_named_with_its_reason() {
     let status = bench.shadow.app("shop").unwrap();
     let failed = status.failed.unwrap();
     assert_eq!(failed.version.as_str(), "2");
-    assert!(failed.reason.contains("exited with code 1"), "{}", failed.reason);
-    assert_eq!((status.status, status.observed_generation.get()), (RunStatus::Running, 2));
-    eventually!(bench.runtime.running() == pids, "the old version was never touched");
-    eventually!(bench.content.events().iter().any(|event| event.reason == "AppRolledBack" && event.warning));
+    assert!(
+        failed.reason.contains("exited with code 1"),
+        "{}",
+        failed.reason
+    );
+    assert_eq!(
+        (status.status, status.observed_generation.get()),
+        (RunStatus::Running, 2)
+    );
+    eventually!(
+        bench.runtime.running() == pids,
+        "the old version was never touched"
+    );
+    eventually!(
+        bench
+            .content
+            .events()
+            .iter()
+            .any(|event| event.reason == "AppRolledBack" && event.warning)
+    );
 }
 
 #[tokio::test]
@@ -84,7 +114,13 @@ async fn a_recreated_version_that_crashes_brings_the_old_one_back() {
     bench.desire(2, &[&app_with("shop", "2", labels)]);
     bench.until("shop", "RolledBack 1").await;
     assert_eq!(bench.runtime.names(), ["shop.1.web"]);
-    let log = ["start shop.1.web", "stop shop.1.web", "start shop.2.web", "stop shop.2.web", "start shop.1.web"];
+    let log = [
+        "start shop.1.web",
+        "stop shop.1.web",
+        "start shop.2.web",
+        "stop shop.2.web",
+        "start shop.1.web",
+    ];
     assert_eq!(bench.runtime.log(), log);
 }
 
@@ -99,7 +135,11 @@ async fn a_version_that_never_becomes_ready_is_undone_at_its_deadline() {
     bench.desire(2, &[&app("shop", "2")]);
     bench.until("shop", "RolledBack 1").await;
     let failed = bench.shadow.app("shop").unwrap().failed.unwrap();
-    assert!(failed.reason.contains("not ready within"), "{}", failed.reason);
+    assert!(
+        failed.reason.contains("not ready within"),
+        "{}",
+        failed.reason
+    );
 }
 
 #[tokio::test]
@@ -107,10 +147,21 @@ async fn a_version_the_cloud_refuses_to_give_leaves_the_old_one_running() {
     let bench = Bench::started().await;
     bench.desire(1, &[&app("shop", "1")]);
     bench.until("shop", "Healthy 1").await;
-    bench.content.fail(Some(ContentError::Never("the cloud refuses it".to_owned())));
+    bench
+        .content
+        .fail(Some(ContentError::Never("the cloud refuses it".to_owned())));
     bench.desire(2, &[&app("shop", "2")]);
     bench.until("shop", "RolledBack 1").await;
-    assert!(bench.shadow.app("shop").unwrap().failed.unwrap().reason.contains("refuses"));
+    assert!(
+        bench
+            .shadow
+            .app("shop")
+            .unwrap()
+            .failed
+            .unwrap()
+            .reason
+            .contains("refuses")
+    );
     assert_eq!(bench.runtime.log(), ["start shop.1.web"]);
     bench.content.fail(None);
     bench.content.tell(ContentEvent::Online(true));
@@ -120,10 +171,20 @@ async fn a_version_the_cloud_refuses_to_give_leaves_the_old_one_running() {
 #[tokio::test]
 async fn what_cannot_be_fetched_now_is_fetched_later() {
     let bench = Bench::started().await;
-    bench.content.fail(Some(ContentError::Later("the disk is full".to_owned())));
+    bench
+        .content
+        .fail(Some(ContentError::Later("the disk is full".to_owned())));
     bench.desire(1, &[&app("shop", "1")]);
-    eventually!(bench.shadow.app("shop").is_some_and(|app| app.cause.contains("the disk is full")));
-    assert_eq!(bench.shadow.app("shop").unwrap().phase, Some(Phase::Staging));
+    eventually!(
+        bench
+            .shadow
+            .app("shop")
+            .is_some_and(|app| app.cause.contains("the disk is full"))
+    );
+    assert_eq!(
+        bench.shadow.app("shop").unwrap().phase,
+        Some(Phase::Staging)
+    );
     bench.content.fail(None);
     bench.until("shop", "Healthy 1").await;
 }
@@ -134,10 +195,20 @@ async fn a_version_that_cannot_run_here_fails_before_the_old_one_is_stopped() {
     let labels = json!({"labels": {"baetyl-update-strategy": "recreate"}});
     bench.desire(1, &[&app_with("shop", "1", labels)]);
     bench.until("shop", "Healthy 1").await;
-    let impossible = json!({"services": [{"name": "web"}], "labels": {"baetyl-update-strategy": "recreate"}});
+    let impossible =
+        json!({"services": [{"name": "web"}], "labels": {"baetyl-update-strategy": "recreate"}});
     bench.desire(2, &[&app_with("shop", "2", impossible)]);
     bench.until("shop", "RolledBack 1").await;
-    assert!(bench.shadow.app("shop").unwrap().failed.unwrap().reason.contains("has no program"));
+    assert!(
+        bench
+            .shadow
+            .app("shop")
+            .unwrap()
+            .failed
+            .unwrap()
+            .reason
+            .contains("has no program")
+    );
     assert_eq!(bench.runtime.log(), ["start shop.1.web"]);
 }
 
@@ -148,7 +219,11 @@ async fn a_first_version_that_fails_has_nothing_to_go_back_to() {
     bench.desire(1, &[&app("shop", "1")]);
     bench.until("shop", "Failed 1").await;
     let status = bench.shadow.app("shop").unwrap();
-    assert!(status.cause.contains("exited with code 1"), "{}", status.cause);
+    assert!(
+        status.cause.contains("exited with code 1"),
+        "{}",
+        status.cause
+    );
     bench.desire(2, &[&app("shop", "2")]);
     bench.until("shop", "Healthy 2").await;
     eventually!(bench.runtime.names() == ["shop.2.web"]);
@@ -188,7 +263,17 @@ async fn a_failed_version_is_remembered_over_a_restart_of_engine() {
     bench.until("shop", "RolledBack 1").await;
     bench.quiet().await;
     assert_eq!(bench.runtime.log(), Vec::<String>::new());
-    assert_eq!(bench.shadow.app("shop").unwrap().failed.unwrap().version.as_str(), "2");
+    assert_eq!(
+        bench
+            .shadow
+            .app("shop")
+            .unwrap()
+            .failed
+            .unwrap()
+            .version
+            .as_str(),
+        "2"
+    );
 }
 
 #[tokio::test]
@@ -202,7 +287,10 @@ async fn a_newer_generation_pre_empts_a_version_on_probation() {
     bench.desire(3, &[&app("shop", "3")]);
     bench.until("shop", "Healthy 3").await;
     eventually!(bench.runtime.names() == ["shop.3.web"]);
-    assert!(bench.shadow.app("shop").unwrap().failed.is_none(), "a version nobody wants any more did not fail");
+    assert!(
+        bench.shadow.app("shop").unwrap().failed.is_none(),
+        "a version nobody wants any more did not fail"
+    );
 }
 
 #[tokio::test]
@@ -241,7 +329,11 @@ async fn an_application_that_is_no_longer_desired_is_removed_with_all_it_left() 
     eventually!(bench.shadow.app("till").is_none());
     assert_eq!(bench.runtime.present(), ["baetyl-edge.shop.1.web"]);
     let (_, engine) = bench.engine.as_ref().unwrap();
-    eventually!(of_till.iter().all(|digest| engine.ctx.store.body(digest).unwrap().is_none()));
+    eventually!(
+        of_till
+            .iter()
+            .all(|digest| engine.ctx.store.body(digest).unwrap().is_none())
+    );
     eventually!(bench.content.pins().unwrap() == shop.desired.digests().collect());
     assert_eq!(engine.ctx.store.apps().unwrap().len(), 1);
 }
@@ -254,7 +346,12 @@ async fn an_application_that_is_wished_again_while_it_goes_comes_back() {
     bench.until("shop", "Healthy 1").await;
     bench.desire(2, &[]);
     bench.desire(3, &[&shop]);
-    eventually!(bench.shadow.app("shop").is_some_and(|app| app.observed_generation.get() == 3));
+    eventually!(
+        bench
+            .shadow
+            .app("shop")
+            .is_some_and(|app| app.observed_generation.get() == 3)
+    );
     bench.until("shop", "Healthy 1").await;
     assert_eq!(bench.runtime.names(), ["shop.1.web"]);
 }
@@ -267,9 +364,15 @@ async fn restarting_an_application_restarts_its_instances_and_nothing_else() {
     bench.until("till", "Healthy 1").await;
     assert_eq!(ask_restart(&bench, "shop").await, Some(Ok(())));
     assert_eq!(bench.runtime.log().last().unwrap(), "restart shop.1.web");
-    eventually!(bench.shadow.app("shop").unwrap().instances["baetyl-edge.shop.1.web.1"].restarts == 1);
+    eventually!(
+        bench.shadow.app("shop").unwrap().instances["baetyl-edge.shop.1.web.1"].restarts == 1
+    );
     assert_eq!(bench.shadow.phase("shop"), "Healthy 1");
-    assert!(ask_restart(&bench, "nobody").await.is_none_or(|answer| answer.is_err()));
+    assert!(
+        ask_restart(&bench, "nobody")
+            .await
+            .is_none_or(|answer| answer.is_err())
+    );
 }
 
 #[tokio::test]
@@ -277,7 +380,10 @@ async fn a_job_is_healthy_when_it_succeeded_and_failed_when_it_did_not() {
     let bench = Bench::started().await;
     bench.desire(1, &[&app_with("batch", "1", json!({"workload": "job"}))]);
     bench.until("batch", "Healthy 1").await;
-    assert_eq!(bench.shadow.app("batch").unwrap().status, RunStatus::Succeeded);
+    assert_eq!(
+        bench.shadow.app("batch").unwrap().status,
+        RunStatus::Succeeded
+    );
     bench.runtime.behave("2", Behaviour::Fail);
     bench.desire(2, &[&app_with("batch", "2", json!({"workload": "job"}))]);
     bench.until("batch", "RolledBack 1").await;
@@ -290,7 +396,10 @@ async fn init_services_run_once_and_before_the_others() {
     let shop = release("shop", "1", body).build();
     bench.desire(1, &[&shop]);
     bench.until("shop", "Healthy 1").await;
-    assert_eq!(bench.runtime.log(), ["start shop.1.first", "start shop.1.web"]);
+    assert_eq!(
+        bench.runtime.log(),
+        ["start shop.1.first", "start shop.1.web"]
+    );
     bench.kill().await;
     bench.runtime.power_cut();
     bench.runtime.forget_log();
@@ -309,7 +418,11 @@ async fn an_init_service_that_fails_fails_the_version() {
     bench.desire(2, &[&release("shop", "2", body).build()]);
     bench.until("shop", "RolledBack 1").await;
     let failed = bench.shadow.app("shop").unwrap().failed.unwrap();
-    assert!(failed.reason.contains("init service first failed"), "{}", failed.reason);
+    assert!(
+        failed.reason.contains("init service first failed"),
+        "{}",
+        failed.reason
+    );
 }
 
 #[tokio::test]
@@ -320,8 +433,17 @@ async fn every_hop_of_a_desire_is_told_once() {
     bench.until("shop", "Healthy 1").await;
     assert_eq!(capture.named("desire.staged").len(), 1);
     let applied = capture.named("desire.applied");
-    assert_eq!((applied.len(), applied[0].field("generation"), applied[0].field("app")), (1, "7", "shop"));
-    assert!(!capture.named("report.observed").is_empty() && !capture.named("report.rolled").is_empty());
+    assert_eq!(
+        (
+            applied.len(),
+            applied[0].field("generation"),
+            applied[0].field("app")
+        ),
+        (1, "7", "shop")
+    );
+    assert!(
+        !capture.named("report.observed").is_empty() && !capture.named("report.rolled").is_empty()
+    );
 }
 
 async fn ask_restart(bench: &Bench, app: &str) -> Option<Result<(), String>> {

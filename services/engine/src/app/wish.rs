@@ -40,14 +40,20 @@ impl<P: Ports> App<P> {
             });
             self.unsaved = true;
             // Registered before anything of it is fetched.
-            self.ctx.registry.set(self.record.update.app(), self.record.digests());
+            self.ctx
+                .registry
+                .set(self.record.update.app(), self.record.digests());
         }
         let generation = wanted.generation;
         if self.record.update.target() != Some(&release) {
             // What was being fetched for another wish is of no use.
             self.staging = None;
         }
-        self.feed(Event::Want { release, generation }).await;
+        self.feed(Event::Want {
+            release,
+            generation,
+        })
+        .await;
     }
 
     /// Nothing of it is on this node.
@@ -131,12 +137,19 @@ impl<P: Ports> App<P> {
         let Some(release) = self.record.update.running() else {
             return Vec::new();
         };
-        let (Some(stored), Some(shape)) = (self.record.release(release), self.shapes.get(&release.version)) else {
+        let (Some(stored), Some(shape)) = (
+            self.record.release(release),
+            self.shapes.get(&release.version),
+        ) else {
             return Vec::new();
         };
         let observed = self.ctx.runtime.watch().borrow().clone();
-        let mut keys =
-            crate::instances::workloads(&stored.desired.app.name, stored.desired.system, &release.version, shape);
+        let mut keys = crate::instances::workloads(
+            &stored.desired.app.name,
+            stored.desired.system,
+            &release.version,
+            shape,
+        );
         keys.retain(|key| observed.workloads.contains_key(key));
         keys
     }

@@ -63,11 +63,22 @@ fn a_tgz_package_keeps_its_files_their_execute_bits_and_its_inner_links() {
     let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gz.write_all(&tar).unwrap();
     let case = Case::new();
-    case.unpack(&gz.finish().unwrap(), Unpack::Tgz, LIMIT).unwrap();
-    let mode = fs::metadata(case.out("bin/app")).unwrap().permissions().mode() & 0o7777;
+    case.unpack(&gz.finish().unwrap(), Unpack::Tgz, LIMIT)
+        .unwrap();
+    let mode = fs::metadata(case.out("bin/app"))
+        .unwrap()
+        .permissions()
+        .mode()
+        & 0o7777;
     assert_eq!(mode, 0o755, "execute bit kept, set-uid bit dropped");
-    assert_eq!(fs::read_to_string(case.out("program.yml")).unwrap(), "entry: bin/app\n");
-    assert_eq!(fs::read_to_string(case.out("current")).unwrap(), "#!/bin/sh\n");
+    assert_eq!(
+        fs::read_to_string(case.out("program.yml")).unwrap(),
+        "entry: bin/app\n"
+    );
+    assert_eq!(
+        fs::read_to_string(case.out("current")).unwrap(),
+        "#!/bin/sh\n"
+    );
 }
 
 #[test]
@@ -75,13 +86,23 @@ fn a_zip_package_keeps_its_files_and_their_execute_bits() {
     let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
     let options = zip::write::SimpleFileOptions::default();
     zip.start_file("code/index.py", options).unwrap();
-    zip.write_all(b"def handler(event, context): pass\n").unwrap();
-    zip.start_file("run", options.unix_permissions(0o755)).unwrap();
+    zip.write_all(b"def handler(event, context): pass\n")
+        .unwrap();
+    zip.start_file("run", options.unix_permissions(0o755))
+        .unwrap();
     zip.write_all(b"#!/bin/sh\n").unwrap();
     let case = Case::new();
-    case.unpack(&zip.finish().unwrap().into_inner(), Unpack::Zip, LIMIT).unwrap();
-    assert!(fs::read_to_string(case.out("code/index.py")).unwrap().starts_with("def handler"));
-    assert_eq!(fs::metadata(case.out("run")).unwrap().permissions().mode() & 0o111, 0o111);
+    case.unpack(&zip.finish().unwrap().into_inner(), Unpack::Zip, LIMIT)
+        .unwrap();
+    assert!(
+        fs::read_to_string(case.out("code/index.py"))
+            .unwrap()
+            .starts_with("def handler")
+    );
+    assert_eq!(
+        fs::metadata(case.out("run")).unwrap().permissions().mode() & 0o111,
+        0o111
+    );
 }
 
 #[test]
@@ -97,8 +118,13 @@ fn names_and_links_that_lead_outside_are_refused_and_write_nothing_there() {
         &[("copy", tar::EntryType::Link, "../archive", 0o644)],
     ] {
         let case = Case::new();
-        let error = case.unpack(&tar_of(entries), Unpack::Tar, LIMIT).unwrap_err();
-        assert!(matches!(error, ArchiveError::Outside { .. }), "{entries:?}: {error:?}");
+        let error = case
+            .unpack(&tar_of(entries), Unpack::Tar, LIMIT)
+            .unwrap_err();
+        assert!(
+            matches!(error, ArchiveError::Outside { .. }),
+            "{entries:?}: {error:?}"
+        );
         assert!(!case.dir.path().join("evil").exists());
     }
 }
@@ -109,7 +135,10 @@ fn an_archive_that_grows_beyond_the_limit_is_refused() {
     let big = "x".repeat(3000);
     let tar = tar_of(&[("a", FILE, &big, 0o644), ("b", FILE, &big, 0o644)]);
     let error = case.unpack(&tar, Unpack::Tar, 4000).unwrap_err();
-    assert!(matches!(error, ArchiveError::TooLarge { limit: 4000 }), "{error:?}");
+    assert!(
+        matches!(error, ArchiveError::TooLarge { limit: 4000 }),
+        "{error:?}"
+    );
 }
 
 #[test]

@@ -19,8 +19,12 @@ async fn two_apps() -> Bench {
 
 #[tokio::test]
 async fn without_an_accepted_desire_no_running_app_stops_whatever_was_emptied() {
-    for (node, sync, engine, online) in (0..16).map(|bits| (bits & 1 != 0, bits & 2 != 0, bits & 4 != 0, bits & 8 != 0)) {
-        let what = format!("node emptied: {node}, sync emptied: {sync}, engine emptied: {engine}, online: {online}");
+    for (node, sync, engine, online) in
+        (0..16).map(|bits| (bits & 1 != 0, bits & 2 != 0, bits & 4 != 0, bits & 8 != 0))
+    {
+        let what = format!(
+            "node emptied: {node}, sync emptied: {sync}, engine emptied: {engine}, online: {online}"
+        );
         let mut bench = two_apps().await;
         let pids = bench.runtime.running();
         bench.kill().await;
@@ -33,7 +37,9 @@ async fn without_an_accepted_desire_no_running_app_stops_whatever_was_emptied() 
         if engine {
             bench.lose("engine");
         }
-        bench.content.tell(crate::ports::ContentEvent::Online(online));
+        bench
+            .content
+            .tell(crate::ports::ContentEvent::Online(online));
         bench.start().await;
         // Node is there in all cases; with its ledger the desire is known again.
         if node {
@@ -56,7 +62,10 @@ async fn a_node_that_is_away_changes_nothing() {
     bench.shadow.refuse(true);
     bench.restart().await;
     bench.quiet().await;
-    assert_eq!((bench.runtime.running(), bench.runtime.log()), (pids, Vec::new()));
+    assert_eq!(
+        (bench.runtime.running(), bench.runtime.log()),
+        (pids, Vec::new())
+    );
 }
 
 #[tokio::test]
@@ -68,7 +77,11 @@ async fn after_a_power_cut_everything_starts_with_nobody_there() {
     bench.content.lose_everything();
     bench.start().await;
     eventually!(bench.runtime.names() == ["shop.1.web", "till.2.web"]);
-    assert_eq!(bench.content.stages(), 2, "nothing is fetched that was there");
+    assert_eq!(
+        bench.content.stages(),
+        2,
+        "nothing is fetched that was there"
+    );
 }
 
 #[tokio::test]
@@ -92,7 +105,10 @@ async fn what_was_found_without_a_record_runs_on_until_the_wanted_version_is_rea
     bench.desire(6, &[&app("shop", "3"), &app("till", "2")]);
     bench.start().await;
     bench.until("shop", "Probing 3").await;
-    assert_eq!(bench.runtime.names(), ["shop.1.web", "shop.3.web", "till.2.web"]);
+    assert_eq!(
+        bench.runtime.names(),
+        ["shop.1.web", "shop.3.web", "till.2.web"]
+    );
     bench.runtime.behave("3", Behaviour::Ready);
     bench.until("shop", "Healthy 3").await;
     eventually!(bench.runtime.names() == ["shop.3.web", "till.2.web"]);
@@ -106,13 +122,38 @@ async fn a_damaged_store_is_reported_and_what_runs_is_left_alone() {
     std::fs::write(bench.dir.join("engine/engine.redb"), [9; 5000]).unwrap();
     bench.shadow.forget();
     bench.start().await;
-    eventually!(bench.shadow.status().conditions.iter().any(|c| c.kind == "EngineStateLost" && c.status == Truth::True));
-    eventually!(bench.content.events().iter().any(|event| event.reason == "EngineStateLost"));
-    eventually!(bench.shadow.app("shop").is_some_and(|app| app.cause.contains("without a record")));
+    eventually!(
+        bench
+            .shadow
+            .status()
+            .conditions
+            .iter()
+            .any(|c| c.kind == "EngineStateLost" && c.status == Truth::True)
+    );
+    eventually!(
+        bench
+            .content
+            .events()
+            .iter()
+            .any(|event| event.reason == "EngineStateLost")
+    );
+    eventually!(
+        bench
+            .shadow
+            .app("shop")
+            .is_some_and(|app| app.cause.contains("without a record"))
+    );
     let status = bench.shadow.app("shop").unwrap();
-    assert_eq!((status.status, status.version.unwrap().as_str()), (RunStatus::Unknown, "1"));
+    assert_eq!(
+        (status.status, status.version.unwrap().as_str()),
+        (RunStatus::Unknown, "1")
+    );
     assert_eq!(bench.runtime.running(), pids);
-    assert_eq!(bench.content.pins().map(|pins| pins.is_empty()), Some(false), "what sync keeps for us stays kept");
+    assert_eq!(
+        bench.content.pins().map(|pins| pins.is_empty()),
+        Some(false),
+        "what sync keeps for us stays kept"
+    );
     bench.desire(6, &[&app("shop", "1"), &app("till", "2")]);
     bench.until("shop", "Healthy 1").await;
     assert_eq!(bench.runtime.running(), pids);
@@ -126,8 +167,19 @@ async fn the_same_desire_twice_restarts_nothing() {
     bench.desire(5, &[&shop, &till]);
     bench.shadow.leave();
     bench.desire(6, &[&shop, &till]);
-    eventually!(["shop", "till"].iter().all(|name| bench.shadow.app(name).unwrap().observed_generation.get() == 6));
-    assert_eq!((bench.runtime.running(), bench.runtime.log()), (pids, Vec::new()));
+    eventually!(
+        ["shop", "till"].iter().all(|name| bench
+            .shadow
+            .app(name)
+            .unwrap()
+            .observed_generation
+            .get()
+            == 6)
+    );
+    assert_eq!(
+        (bench.runtime.running(), bench.runtime.log()),
+        (pids, Vec::new())
+    );
 }
 
 #[tokio::test]
@@ -137,8 +189,17 @@ async fn a_stale_or_unreadable_desire_changes_nothing() {
     bench.desire(4, &[]);
     bench.shadow.say(b"no desire at all".to_vec());
     bench.desire(7, &[&app("shop", "1"), &app("till", "2")]);
-    eventually!(bench.shadow.status().observed.is_some_and(|header| header.generation.get() == 7));
-    assert_eq!((bench.runtime.running(), bench.runtime.log()), (pids, Vec::new()));
+    eventually!(
+        bench
+            .shadow
+            .status()
+            .observed
+            .is_some_and(|header| header.generation.get() == 7)
+    );
+    assert_eq!(
+        (bench.runtime.running(), bench.runtime.log()),
+        (pids, Vec::new())
+    );
 }
 
 #[tokio::test]
@@ -148,7 +209,12 @@ async fn a_list_that_fails_is_unknown_and_not_empty() {
     bench.kill().await;
     bench.runtime.fail_lists(true);
     bench.start().await;
-    eventually!(bench.shadow.app("shop").is_some_and(|app| !app.conditions.is_empty()));
+    eventually!(
+        bench
+            .shadow
+            .app("shop")
+            .is_some_and(|app| !app.conditions.is_empty())
+    );
     bench.quiet().await;
     assert_eq!(bench.runtime.running(), pids);
     bench.runtime.fail_lists(false);
@@ -189,7 +255,10 @@ async fn engine_killed_in_any_state_of_an_update_goes_on_and_ends() {
             bench.start().await;
             bench.until("shop", end).await;
             let version = end.rsplit(' ').next().unwrap();
-            eventually!(bench.runtime.names() == [format!("shop.{version}.web")], &format!("{killed_in}, {power_cut}"));
+            eventually!(
+                bench.runtime.names() == [format!("shop.{version}.web")],
+                &format!("{killed_in}, {power_cut}")
+            );
         }
     }
 }
@@ -199,7 +268,12 @@ async fn a_removal_that_was_interrupted_is_finished() {
     let mut bench = two_apps().await;
     bench.kill().await;
     let store = crate::store::Store::open(&bench.dir.join("engine")).unwrap();
-    let mut record = store.apps().unwrap().into_iter().find(|record| *record.update.app() == *"shop").unwrap();
+    let mut record = store
+        .apps()
+        .unwrap()
+        .into_iter()
+        .find(|record| *record.update.app() == *"shop")
+        .unwrap();
     record.removing = true;
     store.persist_app(&record).await.unwrap();
     drop(store);
@@ -214,12 +288,18 @@ async fn content_that_was_lost_is_fetched_again_while_the_app_runs_on() {
     let pids = bench.runtime.running();
     bench.kill().await;
     let store = crate::store::Store::open(&bench.dir.join("engine")).unwrap();
-    store.retain_bodies(&crate::registry::Registry::default()).await.unwrap();
+    store
+        .retain_bodies(&crate::registry::Registry::default())
+        .await
+        .unwrap();
     drop(store);
     bench.start().await;
     bench.until("shop", "Healthy 1").await;
     eventually!(bench.shadow.app("shop").unwrap().status == RunStatus::Running);
-    assert_eq!((bench.runtime.running(), bench.runtime.log()), (pids, Vec::new()));
+    assert_eq!(
+        (bench.runtime.running(), bench.runtime.log()),
+        (pids, Vec::new())
+    );
 }
 
 #[tokio::test]
@@ -228,12 +308,19 @@ async fn ports_stay_with_an_instance_over_restarts_of_engine() {
     let body = json!({"services": [{"name": "web", "command": ["run"], "ports": [{"containerPort": 80}]}]});
     bench.desire(1, &[&app_with("shop", "1", body)]);
     bench.until("shop", "Healthy 1").await;
-    let port = |bench: &Bench| bench.shadow.app("shop").unwrap().instances["baetyl-edge.shop.1.web.1"].ports[0].port;
+    let port = |bench: &Bench| {
+        bench.shadow.app("shop").unwrap().instances["baetyl-edge.shop.1.web.1"].ports[0].port
+    };
     let before = port(&bench);
     bench.kill().await;
     bench.runtime.power_cut();
     bench.start().await;
-    eventually!(bench.shadow.app("shop").is_some_and(|app| app.status == RunStatus::Running));
+    eventually!(
+        bench
+            .shadow
+            .app("shop")
+            .is_some_and(|app| app.status == RunStatus::Running)
+    );
     assert_eq!(port(&bench), before);
 }
 
@@ -251,6 +338,8 @@ async fn a_desire_of_another_life_of_this_machine_counts_as_new() {
         node_properties: Default::default(),
     };
     let other = baetyl_proto::digest::complete_desire(other);
-    bench.shadow.say(prost::Message::encode_to_vec(&baetyl_proto::shadow::Desire::from(other)));
+    bench.shadow.say(prost::Message::encode_to_vec(
+        &baetyl_proto::shadow::Desire::from(other),
+    ));
     eventually!(bench.runtime.names() == ["shop.1.web"]);
 }

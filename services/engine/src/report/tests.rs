@@ -13,17 +13,39 @@ use crate::testing::{Behaviour, Bench, app};
 async fn the_report_says_what_runs_since_when_and_for_which_generation() {
     let bench = Bench::started().await;
     eventually!(!bench.shadow.statuses().is_empty());
-    let ready = |bench: &Bench| bench.shadow.status().conditions.into_iter().find(|c| c.kind == "Ready").unwrap();
-    assert_eq!((ready(&bench).status, ready(&bench).reason.as_str()), (Truth::False, "NoDesire"));
+    let ready = |bench: &Bench| {
+        bench
+            .shadow
+            .status()
+            .conditions
+            .into_iter()
+            .find(|c| c.kind == "Ready")
+            .unwrap()
+    };
+    assert_eq!(
+        (ready(&bench).status, ready(&bench).reason.as_str()),
+        (Truth::False, "NoDesire")
+    );
     bench.desire(3, &[&app("shop", "1")]);
     bench.until("shop", "Healthy 1").await;
     let status = bench.shadow.status();
-    assert_eq!((status.observed.unwrap().generation.get(), status.run_mode), (3, RunMode::Native));
+    assert_eq!(
+        (status.observed.unwrap().generation.get(), status.run_mode),
+        (3, RunMode::Native)
+    );
     assert_eq!(status.core.name, "baetyl-engine");
     let shop = bench.shadow.app("shop").unwrap();
-    assert_eq!((shop.deploy_type.as_str(), shop.observed_generation.get()), ("deployment", 3));
+    assert_eq!(
+        (shop.deploy_type.as_str(), shop.observed_generation.get()),
+        ("deployment", 3)
+    );
     let instance = &shop.instances["baetyl-edge.shop.1.web.1"];
-    assert!(instance.ready && instance.pid > 0 && instance.start_time.is_some() && !instance.node_name.is_empty());
+    assert!(
+        instance.ready
+            && instance.pid > 0
+            && instance.start_time.is_some()
+            && !instance.node_name.is_empty()
+    );
     assert_eq!(instance.ports[0].port, 50200);
 }
 
@@ -66,6 +88,12 @@ async fn figures_of_instances_travel_on_their_own_period() {
     bench.desire(3, &[&app("shop", "1")]);
     eventually!(!bench.shadow.stats().is_empty());
     let stats = bench.shadow.stats().remove(0);
-    assert_eq!((stats.instances[0].app.as_str(), stats.instances[0].memory_used), ("shop", 1 << 20));
+    assert_eq!(
+        (
+            stats.instances[0].app.as_str(),
+            stats.instances[0].memory_used
+        ),
+        ("shop", 1 << 20)
+    );
     assert!(stats.time.is_some());
 }

@@ -7,7 +7,7 @@ use baetyl_model::resource::{Service, path};
 use baetyl_runtime_native::InstanceId;
 use baetyl_runtime_native::spec::{InstancePort, Program};
 
-use super::{Request, TOKEN_FILE};
+use super::{INSTANCE_VARIABLE, Request, TOKEN_FILE};
 
 /// What the service says, what it may override, and who it is (which it may not).
 pub(super) fn environment(
@@ -29,7 +29,10 @@ pub(super) fn environment(
         set("BAETYL_FUNCTIONS_FILE", conf);
     }
     for port in ports.iter().filter(|port| port.declared != 0) {
-        set(&format!("BAETYL_PORT_{}", port.declared), port.port.to_string());
+        set(
+            &format!("BAETYL_PORT_{}", port.declared),
+            port.port.to_string(),
+        );
     }
     let identity = identity(request, id, dir, ports);
     for var in &service.env {
@@ -52,21 +55,36 @@ fn identity(
         ("BAETYL_APP_NAME", key.app.to_string()),
         ("BAETYL_SERVICE_NAME", key.service.to_string()),
         ("BAETYL_APP_VERSION", key.version.to_string()),
-        ("BAETYL_INSTANCE_NAME", id.to_string()),
+        (INSTANCE_VARIABLE, id.to_string()),
         ("BAETYL_NODE_NAME", request.node.name.clone()),
         ("BAETYL_NODE_NAMESPACE", request.node.namespace.clone()),
         ("BAETYL_RUN_MODE", "native".to_owned()),
         ("BAETYL_HOST_PATH_LIB", place.data_dir.display().to_string()),
-        ("BAETYL_RUN_DIR", place.data_dir.join("run").display().to_string()),
-        ("BAETYL_TOKEN_FILE", dir.join(TOKEN_FILE).display().to_string()),
-        ("BAETYL_NODE_SOCKET", place.node_socket.display().to_string()),
-        ("BAETYL_FUNCTION_SOCKET", place.function_socket.display().to_string()),
+        (
+            "BAETYL_RUN_DIR",
+            place.data_dir.join("run").display().to_string(),
+        ),
+        (
+            "BAETYL_TOKEN_FILE",
+            dir.join(TOKEN_FILE).display().to_string(),
+        ),
+        (
+            "BAETYL_NODE_SOCKET",
+            place.node_socket.display().to_string(),
+        ),
+        (
+            "BAETYL_FUNCTION_SOCKET",
+            place.function_socket.display().to_string(),
+        ),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))
     .collect();
     if let Some(port) = ports.first() {
-        env.insert("BAETYL_SERVICE_DYNAMIC_PORT".to_owned(), port.port.to_string());
+        env.insert(
+            "BAETYL_SERVICE_DYNAMIC_PORT".to_owned(),
+            port.port.to_string(),
+        );
     }
     env
 }
@@ -98,7 +116,9 @@ pub(super) fn expand(text: &str, known: &dyn Fn(&str) -> Option<String>) -> Stri
             rest = tail;
             continue;
         }
-        let name = rest.strip_prefix("$(").and_then(|tail| tail.split_once(')'));
+        let name = rest
+            .strip_prefix("$(")
+            .and_then(|tail| tail.split_once(')'));
         match name.and_then(|(name, tail)| Some((known(name)?, tail))) {
             Some((value, tail)) => {
                 out.push_str(&value);

@@ -8,11 +8,17 @@ use super::mounts::config_mount;
 use super::{Request, ResolveError};
 
 /// The command of the runtime a function service runs on; None: it is started as any program.
-pub(super) fn runtime(request: &Request<'_>, service: &Service) -> Result<Option<Vec<String>>, ResolveError> {
+pub(super) fn runtime(
+    request: &Request<'_>,
+    service: &Service,
+) -> Result<Option<Vec<String>>, ResolveError> {
     if request.bodies.app.kind() != "function" || !service.command.is_empty() {
         return Ok(None);
     }
-    let wanted = service.function_config.as_ref().map_or("", |config| config.runtime.as_str());
+    let wanted = service
+        .function_config
+        .as_ref()
+        .map_or("", |config| config.runtime.as_str());
     if let Some(command) = request.place.runtimes.get(wanted) {
         return Ok(Some(command.clone()));
     }
@@ -24,7 +30,11 @@ pub(super) fn runtime(request: &Request<'_>, service: &Service) -> Result<Option
     Err(ResolveError::Runtime {
         service: service.name.clone(),
         runtime: wanted.to_owned(),
-        known: if known.is_empty() { "none".to_owned() } else { known.join(", ") },
+        known: if known.is_empty() {
+            "none".to_owned()
+        } else {
+            known.join(", ")
+        },
     })
 }
 
@@ -49,7 +59,10 @@ pub(super) fn add_code_and_conf(
     files: &mut Vec<FileSpec>,
 ) -> Result<(), ResolveError> {
     if service.mount_at(path::CODE).is_none()
-        && let Some(config) = service.function_config.as_ref().filter(|config| !config.name.is_empty())
+        && let Some(config) = service
+            .function_config
+            .as_ref()
+            .filter(|config| !config.name.is_empty())
     {
         mounts.push(config_mount(request, "code", path::CODE, "", &config.name)?);
     }

@@ -17,18 +17,35 @@ pub(super) fn mounts(request: &Request<'_>, service: &Service) -> Result<Vec<Mou
         .volume_mounts
         .iter()
         .map(|mount| {
-            let volume = request.bodies.app.volume(&mount.name).ok_or_else(|| ResolveError::Volume {
-                service: service.name.clone(),
-                volume: mount.name.clone(),
-            })?;
+            let volume =
+                request
+                    .bodies
+                    .app
+                    .volume(&mount.name)
+                    .ok_or_else(|| ResolveError::Volume {
+                        service: service.name.clone(),
+                        volume: mount.name.clone(),
+                    })?;
             let source = match volume.source() {
-                Some(VolumeSource::HostPath(host)) => MountSource::HostPath(host_path(request, &host.path)?),
+                Some(VolumeSource::HostPath(host)) => {
+                    MountSource::HostPath(host_path(request, &host.path)?)
+                }
                 Some(VolumeSource::EmptyDir(_)) => MountSource::EmptyDir,
                 Some(VolumeSource::Config(reference)) => {
-                    return config_mount(request, &mount.name, &mount.mount_path, &mount.sub_path, &reference.name);
+                    return config_mount(
+                        request,
+                        &mount.name,
+                        &mount.mount_path,
+                        &mount.sub_path,
+                        &reference.name,
+                    );
                 }
-                Some(VolumeSource::Secret(reference)) => secret(request, &mount.name, &reference.name)?,
-                Some(VolumeSource::Certificate(_)) | None => return Err(ResolveError::Source(mount.name.clone())),
+                Some(VolumeSource::Secret(reference)) => {
+                    secret(request, &mount.name, &reference.name)?
+                }
+                Some(VolumeSource::Certificate(_)) | None => {
+                    return Err(ResolveError::Source(mount.name.clone()));
+                }
             };
             Ok(Mount {
                 name: mount.name.clone(),
@@ -48,11 +65,15 @@ pub(super) fn config_mount(
     sub_path: &str,
     name: &str,
 ) -> Result<Mount, ResolveError> {
-    let body = request.bodies.configurations.get(name).ok_or_else(|| ResolveError::Reference {
-        volume: volume.to_owned(),
-        kind: "configuration",
-        name: name.to_owned(),
-    })?;
+    let body = request
+        .bodies
+        .configurations
+        .get(name)
+        .ok_or_else(|| ResolveError::Reference {
+            volume: volume.to_owned(),
+            kind: "configuration",
+            name: name.to_owned(),
+        })?;
     // What lies where programs are started from can be started.
     let mode = (mount_path.trim_end_matches('/') == path::PROGRAM).then_some(0o755);
     let mut files: Vec<FileSpec> = body
@@ -63,7 +84,11 @@ pub(super) fn config_mount(
             mode,
         })
         .collect();
-    for item in body.data.keys().filter_map(|key| key.strip_prefix(baetyl_model::resource::configuration::OBJECT_PREFIX)) {
+    for item in body
+        .data
+        .keys()
+        .filter_map(|key| key.strip_prefix(baetyl_model::resource::configuration::OBJECT_PREFIX))
+    {
         let object = request
             .release
             .objects
@@ -95,11 +120,15 @@ pub(super) fn config_mount(
 }
 
 fn secret(request: &Request<'_>, volume: &str, name: &str) -> Result<MountSource, ResolveError> {
-    let body = request.bodies.secrets.get(name).ok_or_else(|| ResolveError::Reference {
-        volume: volume.to_owned(),
-        kind: "secret",
-        name: name.to_owned(),
-    })?;
+    let body = request
+        .bodies
+        .secrets
+        .get(name)
+        .ok_or_else(|| ResolveError::Reference {
+            volume: volume.to_owned(),
+            kind: "secret",
+            name: name.to_owned(),
+        })?;
     let files = body.data.iter().map(|(key, value)| FileSpec {
         path: key.clone(),
         content: Content::Bytes(value.0.clone().into()),
@@ -111,12 +140,18 @@ fn secret(request: &Request<'_>, volume: &str, name: &str) -> Result<MountSource
 /// Absolute paths are of the machine; relative ones lie in the node's host directory and stay there.
 fn host_path(request: &Request<'_>, given: &str) -> Result<PathBuf, ResolveError> {
     let lib = request.place.data_dir.display().to_string();
-    let path = LIB_VARIABLES.iter().fold(given.to_owned(), |path, variable| path.replace(variable, &lib));
+    let path = LIB_VARIABLES
+        .iter()
+        .fold(given.to_owned(), |path, variable| {
+            path.replace(variable, &lib)
+        });
     let path = Path::new(&path);
     if path.is_absolute() {
         return Ok(path.to_owned());
     }
-    let stays = path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    let stays = path
+        .components()
+        .all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
     if !stays || given.is_empty() {
         return Err(ResolveError::HostPath(given.to_owned()));
     }

@@ -7,11 +7,16 @@ use baetyl_kit::crypto::{self, CryptoError, KeyFile, SealKey};
 use baetyl_kit::fsio;
 use baetyl_model::Digest;
 use baetyl_model::name::Kind;
-use redb::{Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _, WriteTransaction};
+use redb::{
+    Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _, WriteTransaction,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{APPS, Accepted, AppRecord, BODIES, Body, CACHE_BYTES, FORMAT, Inner, KEY_ACCEPTED, META, MIN_READER, StoreError};
+use super::{
+    APPS, Accepted, AppRecord, BODIES, Body, CACHE_BYTES, FORMAT, Inner, KEY_ACCEPTED, META,
+    MIN_READER, StoreError,
+};
 
 const KEY_FORMAT: &str = "format";
 /// First byte of a body: as it is, or sealed.
@@ -74,7 +79,11 @@ fn open_file(path: &Path) -> Result<Database, StoreError> {
         Ok((db, wanted))
     }));
     let (db, wanted) = opened
-        .unwrap_or_else(|_| Err(redb::Error::Corrupted("the database is inconsistent".to_owned())))
+        .unwrap_or_else(|_| {
+            Err(redb::Error::Corrupted(
+                "the database is inconsistent".to_owned(),
+            ))
+        })
         .map_err(fail)?;
     if wanted > FORMAT {
         return Err(StoreError::TooNew {
@@ -91,7 +100,10 @@ fn prepare(db: &Database) -> Result<u64, redb::Error> {
     let format;
     {
         let mut meta = tx.open_table(META)?;
-        let stored = meta.get(KEY_FORMAT)?.map(|value| decode::<Format>(value.value())).transpose()?;
+        let stored = meta
+            .get(KEY_FORMAT)?
+            .map(|value| decode::<Format>(value.value()))
+            .transpose()?;
         format = match stored {
             Some(format) => format,
             None => {
@@ -126,14 +138,17 @@ fn read_all(db: &Database) -> Result<(), redb::Error> {
 
 /// A record that is no JSON of its type is damage.
 pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, redb::Error> {
-    serde_json::from_slice(bytes).map_err(|error| redb::Error::Corrupted(format!("a record cannot be read: {error}")))
+    serde_json::from_slice(bytes)
+        .map_err(|error| redb::Error::Corrupted(format!("a record cannot be read: {error}")))
 }
 
 /// Whether the file, not the machine, is at fault.
 fn is_damage(error: &redb::Error) -> bool {
     use std::io::ErrorKind::{InvalidData, UnexpectedEof};
     match error {
-        redb::Error::Corrupted(_) | redb::Error::UpgradeRequired(_) | redb::Error::RepairAborted => true,
+        redb::Error::Corrupted(_)
+        | redb::Error::UpgradeRequired(_)
+        | redb::Error::RepairAborted => true,
         redb::Error::TableTypeMismatch { .. } | redb::Error::TypeDefinitionChanged { .. } => true,
         redb::Error::TableIsMultimap(_) => true,
         redb::Error::Io(io) => matches!(io.kind(), InvalidData | UnexpectedEof),
@@ -142,7 +157,10 @@ fn is_damage(error: &redb::Error) -> bool {
 }
 
 impl Inner {
-    pub(super) fn read<T>(&self, read: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>) -> Result<T, StoreError> {
+    pub(super) fn read<T>(
+        &self,
+        read: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>,
+    ) -> Result<T, StoreError> {
         let run = || {
             let tx = self.db.begin_read()?;
             read(&tx)

@@ -3,8 +3,8 @@
 use baetyl_model::desire::Unpack;
 use baetyl_model::name::Generation;
 use baetyl_model::update::{Event, Limits};
-use std::time::Duration;
 use serde_json::json;
+use std::time::Duration;
 
 use super::*;
 use crate::testing::{Release as Fixture, digest, release};
@@ -43,7 +43,12 @@ fn bodies(fixture: &Fixture) -> Vec<Body> {
 }
 
 fn needed(fixture: &Fixture) -> BTreeSet<Digest> {
-    fixture.desired.references().into_iter().map(|reference| reference.digest).collect()
+    fixture
+        .desired
+        .references()
+        .into_iter()
+        .map(|reference| reference.digest)
+        .collect()
 }
 
 #[tokio::test]
@@ -53,7 +58,10 @@ async fn what_was_written_is_there_after_a_restart() {
     let mut record = record(&shop);
     record.ports.insert("i".to_owned(), vec![50200]);
     let store = Store::open(dir.path()).unwrap();
-    store.persist_staged(&record, bodies(&shop), &needed(&shop)).await.unwrap();
+    store
+        .persist_staged(&record, bodies(&shop), &needed(&shop))
+        .await
+        .unwrap();
     drop(store);
     let store = Store::open(dir.path()).unwrap();
     assert_eq!(store.apps().unwrap(), [record]);
@@ -69,7 +77,10 @@ async fn secret_bodies_are_sealed_on_disk() {
     let dir = tempfile::tempdir().unwrap();
     let shop = shop();
     let store = Store::open(dir.path()).unwrap();
-    store.persist_staged(&record(&shop), bodies(&shop), &needed(&shop)).await.unwrap();
+    store
+        .persist_staged(&record(&shop), bodies(&shop), &needed(&shop))
+        .await
+        .unwrap();
     drop(store);
     let file = std::fs::read(dir.path().join("engine.redb")).unwrap();
     let holds = |needle: &[u8]| file.windows(needle.len()).any(|window| window == needle);
@@ -81,13 +92,19 @@ async fn without_its_key_file_a_secret_body_is_as_good_as_absent() {
     let dir = tempfile::tempdir().unwrap();
     let shop = shop();
     let store = Store::open(dir.path()).unwrap();
-    store.persist_staged(&record(&shop), bodies(&shop), &needed(&shop)).await.unwrap();
+    store
+        .persist_staged(&record(&shop), bodies(&shop), &needed(&shop))
+        .await
+        .unwrap();
     drop(store);
     std::fs::write(dir.path().join("seal.key"), "rubbish").unwrap();
     let store = Store::open(dir.path()).unwrap();
     assert_eq!(store.apps().unwrap().len(), 1);
     let secret = &shop.desired.resources[1];
-    assert_eq!((secret.kind, store.body(&secret.digest).unwrap()), (Kind::Secret, None));
+    assert_eq!(
+        (secret.kind, store.body(&secret.digest).unwrap()),
+        (Kind::Secret, None)
+    );
 }
 
 #[tokio::test]
@@ -95,7 +112,10 @@ async fn a_record_is_not_written_while_a_body_it_needs_is_absent() {
     let dir = tempfile::tempdir().unwrap();
     let shop = shop();
     let store = Store::open(dir.path()).unwrap();
-    let error = store.persist_staged(&record(&shop), Vec::new(), &needed(&shop)).await.unwrap_err();
+    let error = store
+        .persist_staged(&record(&shop), Vec::new(), &needed(&shop))
+        .await
+        .unwrap_err();
     assert!(matches!(error, StoreError::BodiesGone { app } if app == "shop"));
     assert_eq!(store.apps().unwrap(), []);
 }
@@ -105,12 +125,18 @@ async fn bodies_nobody_names_are_removed_and_the_rest_stays() {
     let dir = tempfile::tempdir().unwrap();
     let shop = shop();
     let store = Store::open(dir.path()).unwrap();
-    store.persist_staged(&record(&shop), bodies(&shop), &needed(&shop)).await.unwrap();
+    store
+        .persist_staged(&record(&shop), bodies(&shop), &needed(&shop))
+        .await
+        .unwrap();
     let kept = shop.desired.app.digest;
     let registry = Registry::default();
     registry.set(&shop.desired.app.name, [kept].into());
     store.retain_bodies(&registry).await.unwrap();
-    let left: Vec<_> = needed(&shop).into_iter().filter(|digest| store.body(digest).unwrap().is_some()).collect();
+    let left: Vec<_> = needed(&shop)
+        .into_iter()
+        .filter(|digest| store.body(digest).unwrap().is_some())
+        .collect();
     assert_eq!(left, [kept]);
 }
 
@@ -120,17 +146,24 @@ async fn a_damaged_file_is_put_aside_and_kept() {
     let path = dir.path().join("engine.redb");
     let shop = shop();
     let store = Store::open(dir.path()).unwrap();
-    store.persist_staged(&record(&shop), bodies(&shop), &needed(&shop)).await.unwrap();
+    store
+        .persist_staged(&record(&shop), bodies(&shop), &needed(&shop))
+        .await
+        .unwrap();
     drop(store);
     let whole = std::fs::read(&path).unwrap();
-    let damages: [Box<dyn Fn(&mut Vec<u8>)>; 3] = [
-        Box::new(|bytes| bytes.iter_mut().for_each(|byte| *byte = 7)),
-        Box::new(|bytes| bytes.truncate(bytes.len() / 2)),
-        Box::new(|bytes| {
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [Damage; 3] = [
+        |bytes| bytes.iter_mut().for_each(|byte| *byte = 7),
+        |bytes| bytes.truncate(bytes.len() / 2),
+        |bytes| {
             // Pages after the header: those the records and bodies are in.
-            let at = bytes.windows(6).position(|window| window == b"\"shop\"").unwrap();
+            let at = bytes
+                .windows(6)
+                .position(|window| window == b"\"shop\"")
+                .unwrap();
             bytes[at..at + 6].copy_from_slice(b"XXXXXX");
-        }),
+        },
     ];
     for damage in damages {
         let mut bytes = whole.clone();
@@ -152,10 +185,16 @@ async fn a_file_of_a_newer_program_is_refused_and_left_alone() {
     drop(Store::open(dir.path()).unwrap());
     let db = Database::create(&path).unwrap();
     let tx = db.begin_write().unwrap();
-    tx.open_table(META).unwrap().insert("format", &br#"{"format":9,"min_reader":2}"#[..]).unwrap();
+    tx.open_table(META)
+        .unwrap()
+        .insert("format", &br#"{"format":9,"min_reader":2}"#[..])
+        .unwrap();
     tx.commit().unwrap();
     drop(db);
-    assert!(matches!(Store::open(dir.path()), Err(StoreError::TooNew { wanted: 2, .. })));
+    assert!(matches!(
+        Store::open(dir.path()),
+        Err(StoreError::TooNew { wanted: 2, .. })
+    ));
     assert!(path.exists());
 }
 
@@ -163,7 +202,10 @@ async fn a_file_of_a_newer_program_is_refused_and_left_alone() {
 async fn two_engines_cannot_have_one_store() {
     let dir = tempfile::tempdir().unwrap();
     let first = Store::open(dir.path()).unwrap();
-    assert!(matches!(Store::open(dir.path()), Err(StoreError::Database { .. })));
+    assert!(matches!(
+        Store::open(dir.path()),
+        Err(StoreError::Database { .. })
+    ));
     assert_eq!(first.quarantined(), None);
 }
 

@@ -56,7 +56,9 @@ impl Bench {
             content: self.content.clone(),
             shadow: self.shadow.clone(),
         };
-        let engine = crate::begin::<Fakes>(self.config.clone(), &kit, joined).await.unwrap();
+        let engine = crate::begin::<Fakes>(self.config.clone(), &kit, joined)
+            .await
+            .unwrap();
         kit.readiness().until_ready().await;
         self.engine = Some((kit, engine));
     }
@@ -106,12 +108,21 @@ impl Bench {
     /// Waits until the report says `<phase> <version>` of an application.
     pub(crate) async fn until(&self, app: &str, phase: &str) {
         let what = format!("{app} is {phase}");
-        eventually(baetyl_testkit::PATIENCE, &what, async || self.shadow.phase(app) == phase).await;
+        eventually(baetyl_testkit::PATIENCE, &what, async || {
+            self.shadow.phase(app) == phase
+        })
+        .await;
     }
 
     /// Everything engine has to do on its own is done: several rounds of its tasks brought nothing new.
     pub(crate) async fn quiet(&self) {
-        let state = || (self.runtime.log().len(), self.shadow.statuses().len(), self.content.stages());
+        let state = || {
+            (
+                self.runtime.log().len(),
+                self.shadow.statuses().len(),
+                self.content.stages(),
+            )
+        };
         let last = std::cell::Cell::new((state(), 0));
         eventually!({
             let (before, rounds) = last.get();
@@ -134,6 +145,9 @@ pub(crate) fn app_with(name: &str, version: &str, more: Value) -> Release {
         body[key] = value.clone();
     }
     release(name, version, body)
-        .configuration(&format!("{name}-conf"), json!({"conf.yml": format!("version: {version}")}))
+        .configuration(
+            &format!("{name}-conf"),
+            json!({"conf.yml": format!("version: {version}")}),
+        )
         .build()
 }

@@ -36,8 +36,14 @@ pub(crate) struct FakeContent {
 impl FakeContent {
     pub(crate) fn new(dir: PathBuf) -> Self {
         std::fs::create_dir_all(&dir).unwrap();
-        let state = State { dir, ..State::default() };
-        Self { state: Arc::new(Mutex::new(state)), changed: Arc::new(watch::Sender::new(0)) }
+        let state = State {
+            dir,
+            ..State::default()
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+            changed: Arc::new(watch::Sender::new(0)),
+        }
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
@@ -106,7 +112,10 @@ impl Content for FakeContent {
             .chain(objects.iter().map(|object| object.digest))
             .collect();
         self.change(|state| state.stages += 1);
-        progress(Progress { items_total: 1, ..Progress::default() });
+        progress(Progress {
+            items_total: 1,
+            ..Progress::default()
+        });
         let mut changed = self.changed.subscribe();
         let free = |state: &State| !digests.iter().any(|digest| state.held.contains(digest));
         loop {
@@ -122,7 +131,9 @@ impl Content for FakeContent {
         }
         for digest in digests {
             let Some(bytes) = state.cloud.get(&digest).cloned() else {
-                return Err(ContentError::Later(format!("the cloud is not reachable and {digest} is missing")));
+                return Err(ContentError::Later(format!(
+                    "the cloud is not reachable and {digest} is missing"
+                )));
             };
             state.staged.insert(digest, bytes);
         }
@@ -136,7 +147,11 @@ impl Content for FakeContent {
 
     async fn read_resource(&self, digest: &Digest) -> Result<Vec<u8>, ContentError> {
         let state = self.state.lock().unwrap();
-        state.staged.get(digest).cloned().ok_or_else(|| ContentError::Later("it is not staged".to_owned()))
+        state
+            .staged
+            .get(digest)
+            .cloned()
+            .ok_or_else(|| ContentError::Later("it is not staged".to_owned()))
     }
 
     async fn open_object(&self, digest: &Digest, _: &Path) -> Result<PathBuf, ContentError> {

@@ -85,7 +85,9 @@ impl FakeRuntime {
         machine.by_version.insert(version.to_owned(), behaviour);
         for (key, processes) in &mut machine.present {
             if key.version == *version {
-                processes.iter_mut().for_each(|process| process.behaviour = behaviour);
+                processes
+                    .iter_mut()
+                    .for_each(|process| process.behaviour = behaviour);
             }
         }
         drop(machine);
@@ -109,8 +111,16 @@ impl FakeRuntime {
     pub(crate) fn running(&self) -> BTreeMap<String, Vec<u32>> {
         let machine = self.machine.lock().unwrap();
         let name = |key: &WorkloadKey| format!("{}.{}.{}", key.app, key.version, key.service);
-        let pids = |processes: &[Process]| processes.iter().filter_map(|process| process.pid).collect::<Vec<_>>();
-        let all = machine.present.iter().map(|(key, processes)| (name(key), pids(processes)));
+        let pids = |processes: &[Process]| {
+            processes
+                .iter()
+                .filter_map(|process| process.pid)
+                .collect::<Vec<_>>()
+        };
+        let all = machine
+            .present
+            .iter()
+            .map(|(key, processes)| (name(key), pids(processes)));
         all.filter(|(_, pids)| !pids.is_empty()).collect()
     }
 
@@ -121,7 +131,13 @@ impl FakeRuntime {
 
     /// What is there, running or not.
     pub(crate) fn present(&self) -> Vec<String> {
-        self.machine.lock().unwrap().present.keys().map(ToString::to_string).collect()
+        self.machine
+            .lock()
+            .unwrap()
+            .present
+            .keys()
+            .map(ToString::to_string)
+            .collect()
     }
 
     /// What was done, in order: `start shop.1.web`, `stop …`, `remove …`.
@@ -134,7 +150,10 @@ impl FakeRuntime {
     }
 
     fn note(machine: &mut Machine, what: &str, key: &WorkloadKey) {
-        machine.log.push(format!("{what} {}.{}.{}", key.app, key.version, key.service));
+        machine.log.push(format!(
+            "{what} {}.{}.{}",
+            key.app, key.version, key.service
+        ));
     }
 
     /// An instance that is on its feet for a moment and then ends, is started again, ends …
@@ -143,7 +162,15 @@ impl FakeRuntime {
         tokio::spawn(async move {
             for _ in 0..3 {
                 tokio::task::yield_now().await;
-                for process in runtime.machine.lock().unwrap().present.get_mut(&key).into_iter().flatten() {
+                for process in runtime
+                    .machine
+                    .lock()
+                    .unwrap()
+                    .present
+                    .get_mut(&key)
+                    .into_iter()
+                    .flatten()
+                {
                     process.restarts += 1;
                 }
                 runtime.look();
@@ -167,7 +194,9 @@ impl FakeRuntime {
                     Phase::Failed => WorkloadState::Failed,
                     _ => state,
                 };
-                observed.instances.insert(key.instance(index), Arc::new(status));
+                observed
+                    .instances
+                    .insert(key.instance(index), Arc::new(status));
             }
             observed.workloads.insert(key.clone(), state);
         }
@@ -185,18 +214,31 @@ fn status(process: &Process) -> InstanceStatus {
         Behaviour::Succeed => (Phase::Succeeded, false, None),
         Behaviour::Fail | Behaviour::Refuse => (Phase::Failed, false, Some(Reason::Exited)),
     };
-    let message = if phase == Phase::Backoff { "exited with code 1" } else { "" };
+    let message = if phase == Phase::Backoff {
+        "exited with code 1"
+    } else {
+        ""
+    };
     InstanceStatus {
         phase,
         ready,
         reason,
         message: message.to_owned(),
-        process: process.pid.filter(|_| phase == Phase::Running).map(|pid| RunRecord {
-            boot_id: "boot".to_owned(),
-            shim: ProcessIdent { pid: pid + 1_000_000, start_ticks: 1 },
-            app: ProcessIdent { pid, start_ticks: 1 },
-            started_at_ms: 1_000,
-        }),
+        process: process
+            .pid
+            .filter(|_| phase == Phase::Running)
+            .map(|pid| RunRecord {
+                boot_id: "boot".to_owned(),
+                shim: ProcessIdent {
+                    pid: pid + 1_000_000,
+                    start_ticks: 1,
+                },
+                app: ProcessIdent {
+                    pid,
+                    start_ticks: 1,
+                },
+                started_at_ms: 1_000,
+            }),
         adopted: false,
         restarts: process.restarts,
         last_exit: (phase == Phase::Backoff).then(|| LastExit {
@@ -213,14 +255,30 @@ fn status(process: &Process) -> InstanceStatus {
 impl Runtime for FakeRuntime {
     fn run(&self, spec: WorkloadSpec) -> Result<(), RuntimeError> {
         let mut machine = self.machine.lock().unwrap();
-        let behaviour = machine.by_version.get(spec.key.version.as_str()).copied().unwrap_or_default();
+        let behaviour = machine
+            .by_version
+            .get(spec.key.version.as_str())
+            .copied()
+            .unwrap_or_default();
         if behaviour == Behaviour::Refuse {
             return Err(RuntimeError::Failed("the runtime refuses it".to_owned()));
         }
         let job = matches!(spec.kind, WorkloadKind::Job { .. });
-        let behaviour = if job && behaviour == Behaviour::Ready { Behaviour::Succeed } else { behaviour };
+        let behaviour = if job && behaviour == Behaviour::Ready {
+            Behaviour::Succeed
+        } else {
+            behaviour
+        };
         let mut processes = machine.present.remove(&spec.key).unwrap_or_default();
-        processes.resize(spec.instances.len(), Process { pid: None, ports: Vec::new(), behaviour, restarts: 0 });
+        processes.resize(
+            spec.instances.len(),
+            Process {
+                pid: None,
+                ports: Vec::new(),
+                behaviour,
+                restarts: 0,
+            },
+        );
         let mut started = false;
         for (process, instance) in processes.iter_mut().zip(&spec.instances) {
             process.ports.clone_from(&instance.ports);
@@ -292,12 +350,19 @@ impl Runtime for FakeRuntime {
     async fn found(&self) -> Result<Vec<WorkloadKey>, RuntimeError> {
         let machine = self.machine.lock().unwrap();
         if machine.list_fails {
-            return Err(RuntimeError::Failed("the run directory cannot be listed".to_owned()));
+            return Err(RuntimeError::Failed(
+                "the run directory cannot be listed".to_owned(),
+            ));
         }
         Ok(machine.present.keys().cloned().collect())
     }
 
-    fn assign_ports(&self, _: &InstanceId, count: usize, previous: &[u16]) -> Result<Vec<u16>, RuntimeError> {
+    fn assign_ports(
+        &self,
+        _: &InstanceId,
+        count: usize,
+        previous: &[u16],
+    ) -> Result<Vec<u16>, RuntimeError> {
         let mut machine = self.machine.lock().unwrap();
         let mut ports = previous.to_vec();
         while ports.len() < count {
@@ -314,13 +379,30 @@ impl Runtime for FakeRuntime {
         self.dir.join(id.to_string())
     }
 
-    fn logs(&self, id: &InstanceId, tail: usize, _: bool) -> BoxStream<'static, std::io::Result<Bytes>> {
+    fn logs(
+        &self,
+        id: &InstanceId,
+        tail: usize,
+        _: bool,
+    ) -> BoxStream<'static, std::io::Result<Bytes>> {
         let lines = format!("{tail} lines of {id}\n");
         futures_util::stream::iter([Ok(Bytes::from(lines))]).boxed()
     }
 
     async fn usage(&self) -> BTreeMap<InstanceId, Usage> {
         let observed = self.observed.borrow().clone();
-        observed.instances.keys().map(|id| (id.clone(), Usage { cpu: 0.5, memory: 1 << 20 })).collect()
+        observed
+            .instances
+            .keys()
+            .map(|id| {
+                (
+                    id.clone(),
+                    Usage {
+                        cpu: 0.5,
+                        memory: 1 << 20,
+                    },
+                )
+            })
+            .collect()
     }
 }

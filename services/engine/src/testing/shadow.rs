@@ -32,7 +32,10 @@ pub(crate) struct FakeShadow {
 impl FakeShadow {
     /// A node that knows no desire.
     pub(crate) fn new() -> Self {
-        Self { state: Arc::default(), says: Arc::new(watch::Sender::new(Some(None))) }
+        Self {
+            state: Arc::default(),
+            says: Arc::new(watch::Sender::new(Some(None))),
+        }
     }
 
     /// Node accepted a desire for these releases.
@@ -44,12 +47,16 @@ impl FakeShadow {
             epoch: Epoch(0),
             generation: Generation(generation),
             digest: super::digest(b""),
-            apps: releases.iter().map(|release| release.desired.clone()).collect(),
+            apps: releases
+                .iter()
+                .map(|release| release.desired.clone())
+                .collect(),
             node_properties: Default::default(),
         };
         desire.sort();
         let desire = baetyl_proto::digest::complete_desire(desire);
-        self.says.send_replace(Some(Some(wire::Desire::from(desire).encode_to_vec())));
+        self.says
+            .send_replace(Some(Some(wire::Desire::from(desire).encode_to_vec())));
     }
 
     /// Node says these bytes.
@@ -73,7 +80,13 @@ impl FakeShadow {
     }
 
     pub(crate) fn status(&self) -> NodeStatus {
-        self.state.lock().unwrap().statuses.last().cloned().unwrap_or_default()
+        self.state
+            .lock()
+            .unwrap()
+            .statuses
+            .last()
+            .cloned()
+            .unwrap_or_default()
     }
 
     pub(crate) fn statuses(&self) -> Vec<NodeStatus> {
@@ -99,7 +112,9 @@ impl FakeShadow {
             return String::new();
         };
         let phase = app.phase.map_or("", |phase| phase.as_str());
-        let version = app.version.map_or_else(String::new, |version| version.to_string());
+        let version = app
+            .version
+            .map_or_else(String::new, |version| version.to_string());
         format!("{phase} {version}")
     }
 }
@@ -131,7 +146,11 @@ impl Shadow for FakeShadow {
         receiver
     }
 
-    async fn put_report(&self, status: Option<NodeStatus>, stats: Option<NodeStats>) -> Result<(), ShadowError> {
+    async fn put_report(
+        &self,
+        status: Option<NodeStatus>,
+        stats: Option<NodeStats>,
+    ) -> Result<(), ShadowError> {
         let mut state = self.state.lock().unwrap();
         if state.refusing {
             return Err(ShadowError("node is away".to_owned()));

@@ -1,8 +1,8 @@
 //! `EngineService` over its socket.
 
 use baetyl_proto::engine::{
-    DescribeRequest, EnsureRunningRequest, GetAppRequest, ListAppsRequest, RestartAppRequest, WatchEndpointsRequest,
-    WatchLogsRequest,
+    DescribeRequest, EnsureRunningRequest, GetAppRequest, ListAppsRequest, RestartAppRequest,
+    WatchEndpointsRequest, WatchLogsRequest,
 };
 use baetyl_testkit::eventually;
 use serde_json::json;
@@ -14,7 +14,10 @@ const SERVE: &str = "echo hello from $BAETYL_APP_NAME\nexec sleep 600";
 
 async fn with_apps(names: &[&str]) -> Node {
     let node = Node::started().await;
-    let apps: Vec<App> = names.iter().map(|name| App::script(name, "1", SERVE, json!({}))).collect();
+    let apps: Vec<App> = names
+        .iter()
+        .map(|name| App::script(name, "1", SERVE, json!({})))
+        .collect();
     node.desire(1, &apps.iter().collect::<Vec<_>>());
     for name in names {
         node.until(name, "Healthy 1").await;
@@ -27,7 +30,10 @@ async fn applications_are_listed_in_pages_and_found_by_name() {
     let node = with_apps(&["app-a", "app-b", "app-c"]).await;
     let mut api = node.api();
     let mut names = Vec::new();
-    let mut request = ListAppsRequest { page_size: 2, page_token: String::new() };
+    let mut request = ListAppsRequest {
+        page_size: 2,
+        page_token: String::new(),
+    };
     loop {
         let page = api.list_apps(request.clone()).await.unwrap().into_inner();
         assert!(page.apps.len() <= 2);
@@ -38,10 +44,27 @@ async fn applications_are_listed_in_pages_and_found_by_name() {
         request.page_token = page.next_page_token;
     }
     assert_eq!(names, ["app-a", "app-b", "app-c"]);
-    let app = api.get_app(GetAppRequest { name: "app-b".to_owned() }).await.unwrap().into_inner();
-    assert_eq!((app.last_good_version.as_str(), app.candidate_version.as_str()), ("1", ""));
+    let app = api
+        .get_app(GetAppRequest {
+            name: "app-b".to_owned(),
+        })
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(
+        (
+            app.last_good_version.as_str(),
+            app.candidate_version.as_str()
+        ),
+        ("1", "")
+    );
     assert_eq!(app.app.unwrap().instances.len(), 1);
-    let missing = api.get_app(GetAppRequest { name: "nobody".to_owned() }).await.unwrap_err();
+    let missing = api
+        .get_app(GetAppRequest {
+            name: "nobody".to_owned(),
+        })
+        .await
+        .unwrap_err();
     assert_eq!(missing.code(), Code::NotFound);
 }
 
@@ -50,11 +73,23 @@ async fn a_restart_makes_new_processes_of_the_same_version() {
     let node = with_apps(&["shop"]).await;
     let before = node.pid("shop");
     let name = "shop".to_owned();
-    node.api().restart_app(RestartAppRequest { name: name.clone() }).await.unwrap();
+    node.api()
+        .restart_app(RestartAppRequest { name: name.clone() })
+        .await
+        .unwrap();
     eventually!(node.pid("shop") != before && node.pid("shop") != 0);
     assert_eq!(node.status("shop").unwrap().version, "1");
-    node.api().ensure_running(EnsureRunningRequest { name }).await.unwrap();
-    let missing = node.api().restart_app(RestartAppRequest { name: "nobody".to_owned() }).await.unwrap_err();
+    node.api()
+        .ensure_running(EnsureRunningRequest { name })
+        .await
+        .unwrap();
+    let missing = node
+        .api()
+        .restart_app(RestartAppRequest {
+            name: "nobody".to_owned(),
+        })
+        .await
+        .unwrap_err();
     assert_eq!(missing.code(), Code::NotFound);
 }
 
@@ -64,8 +99,18 @@ async fn logs_are_read_from_their_end_and_followed() {
     let script = "for i in 1 2 3; do echo line $i; done\nwhile [ ! -e go ]; do sleep 0.05; done\necho line 4\nexec sleep 600";
     node.desire(1, &[&App::script("shop", "1", script, json!({}))]);
     node.until("shop", "Healthy 1").await;
-    let request = WatchLogsRequest { app: "shop".to_owned(), instance: String::new(), tail_lines: 2, follow: true };
-    let mut logs = node.api().watch_logs(request.clone()).await.unwrap().into_inner();
+    let request = WatchLogsRequest {
+        app: "shop".to_owned(),
+        instance: String::new(),
+        tail_lines: 2,
+        follow: true,
+    };
+    let mut logs = node
+        .api()
+        .watch_logs(request.clone())
+        .await
+        .unwrap()
+        .into_inner();
     let mut text = String::new();
     while !text.contains("line 3\n") {
         let piece = logs.message().await.unwrap().unwrap();
@@ -76,27 +121,50 @@ async fn logs_are_read_from_their_end_and_followed() {
     std::fs::write(node.instance("shop", "1").join("go"), "").unwrap();
     let next = logs.message().await.unwrap().unwrap();
     assert_eq!(&next.data[..], b"line 4\n");
-    let unknown = WatchLogsRequest { instance: "nobody".to_owned(), ..request };
+    let unknown = WatchLogsRequest {
+        instance: "nobody".to_owned(),
+        ..request
+    };
     let refused = node.api().watch_logs(unknown).await.err().unwrap();
     assert_eq!(refused.code(), Code::NotFound);
 }
 
-#[tokio::test]
-async fn endpoints_tell_where_services_and_functions_run_and_who_may_call() {
+/// A node that runs Python functions with a program that does nothing.
+async fn with_runtime() -> Node {
     let mut node = Node::new().await;
     let runtime = node.dir.write("runtime.sh", "exec sleep 600\n");
     let command = vec!["/bin/sh".to_owned(), runtime.display().to_string()];
-    node.config.runtimes.insert("python3".to_owned(), baetyl_engine::RuntimeCommand { command });
+    let runtime = baetyl_engine::RuntimeCommand { command };
+    node.config.runtimes.insert("python3".to_owned(), runtime);
     node.start().await;
-    let mut watch = node.api_as("proxy").watch_endpoints(WatchEndpointsRequest {}).await.unwrap().into_inner();
-    assert_eq!(watch.message().await.unwrap().unwrap().endpoints.len(), 0);
+    node
+}
+
+/// Two functions anybody may call.
+fn greet() -> App {
     let service = json!({"name": "fn1", "functionConfig": {"name": "code", "runtime": "python3"},
         "functions": [{"name": "hello", "handler": "index.hello"}, {"name": "bye", "handler": "index.bye"}]});
     let labels = json!({"baetyl-function-access": "anonymous"});
-    let greet = App::new("greet", "1", json!({"type": "function", "labels": labels, "services": [service]}))
-        .configuration("code", "1", json!({"index.py": ""}));
-    let shop = App::script("shop", "1", SERVE, json!({"ports": [{"containerPort": 80}]}));
-    node.desire(1, &[&greet, &shop]);
+    let body = json!({"type": "function", "labels": labels, "services": [service]});
+    App::new("greet", "1", body).configuration("code", "1", json!({"index.py": ""}))
+}
+
+#[tokio::test]
+async fn endpoints_tell_where_services_and_functions_run_and_who_may_call() {
+    let node = with_runtime().await;
+    let watch = node
+        .api_as("proxy")
+        .watch_endpoints(WatchEndpointsRequest {})
+        .await;
+    let mut watch = watch.unwrap().into_inner();
+    assert_eq!(watch.message().await.unwrap().unwrap().endpoints.len(), 0);
+    let shop = App::script(
+        "shop",
+        "1",
+        SERVE,
+        json!({"ports": [{"containerPort": 80}]}),
+    );
+    node.desire(1, &[&greet(), &shop]);
     let table = loop {
         let answer = watch.message().await.unwrap().unwrap();
         if answer.endpoints.len() == 2 && answer.endpoints.iter().all(|endpoint| endpoint.ready) {
@@ -104,23 +172,61 @@ async fn endpoints_tell_where_services_and_functions_run_and_who_may_call() {
         }
     };
     assert_eq!(table.app_key, *node.peers.key.lock().unwrap());
-    let [greet, shop] = &table.endpoints[..] else { panic!("{table:?}") };
-    assert_eq!((greet.app.as_str(), greet.access.as_str(), greet.address.as_str()), ("greet", "anonymous", ""));
-    let functions: Vec<_> = greet.functions.iter().map(|function| function.name.as_str()).collect();
+    let [greet, shop] = &table.endpoints[..] else {
+        panic!("{table:?}")
+    };
+    let told = (
+        greet.app.as_str(),
+        greet.access.as_str(),
+        greet.address.as_str(),
+    );
+    assert_eq!(told, ("greet", "anonymous", ""));
+    let functions: Vec<_> = greet
+        .functions
+        .iter()
+        .map(|function| function.name.as_str())
+        .collect();
     assert_eq!(functions, ["hello", "bye"]);
-    assert_eq!((shop.port_name.as_str(), shop.access.as_str()), ("80", "token"));
-    let port: u16 = shop.address.strip_prefix("127.0.0.1:").unwrap().parse().unwrap();
+    assert_eq!(
+        (shop.port_name.as_str(), shop.access.as_str()),
+        ("80", "token")
+    );
+    let port: u16 = shop
+        .address
+        .strip_prefix("127.0.0.1:")
+        .unwrap()
+        .parse()
+        .unwrap();
     assert!((50200..=51000).contains(&port));
 }
 
 #[tokio::test]
 async fn an_application_is_described_for_people_without_its_secrets() {
     let node = Node::started().await;
-    let app = App::script("shop", "1", SERVE, json!({"env": [{"name": "PASSWORD", "value": "hunter2"}]}));
+    let app = App::script(
+        "shop",
+        "1",
+        SERVE,
+        json!({"env": [{"name": "PASSWORD", "value": "hunter2"}]}),
+    );
     node.desire(4, &[&app]);
     node.until("shop", "Healthy 1").await;
-    let text = node.api().describe(DescribeRequest { name: "shop".to_owned() }).await.unwrap().into_inner().text;
-    for line in ["Name:        shop", "Phase:       Healthy", "Running:     1", "generation 4", "baetyl-edge.shop.1.web.1: Running, ready"] {
+    let text = node
+        .api()
+        .describe(DescribeRequest {
+            name: "shop".to_owned(),
+        })
+        .await
+        .unwrap()
+        .into_inner()
+        .text;
+    for line in [
+        "Name:        shop",
+        "Phase:       Healthy",
+        "Running:     1",
+        "generation 4",
+        "baetyl-edge.shop.1.web.1: Running, ready",
+    ] {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
     assert!(!text.contains("hunter2"));
@@ -129,8 +235,18 @@ async fn an_application_is_described_for_people_without_its_secrets() {
 #[tokio::test]
 async fn only_the_roles_of_the_table_may_call() {
     let node = Node::started().await;
-    let refused = node.api_as("app").list_apps(ListAppsRequest::default()).await.unwrap_err();
+    let refused = node
+        .api_as("app")
+        .list_apps(ListAppsRequest::default())
+        .await
+        .unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
-    let refused = node.api_as("proxy").restart_app(RestartAppRequest { name: "shop".to_owned() }).await.unwrap_err();
+    let refused = node
+        .api_as("proxy")
+        .restart_app(RestartAppRequest {
+            name: "shop".to_owned(),
+        })
+        .await
+        .unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
 }

@@ -17,10 +17,10 @@ use serde_json::{Value, json};
 use crate::peers::Peers;
 
 /// The node under test. Everything it started ends with it.
-pub struct Node {
-    pub dir: TestDir,
-    pub peers: Arc<Peers>,
-    pub config: Config,
+pub(crate) struct Node {
+    pub(crate) dir: TestDir,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) config: Config,
     peers_kit: Option<Kit>,
     engine: Option<Kit>,
 }
@@ -35,7 +35,7 @@ fn shim() -> PathBuf {
 
 impl Node {
     /// Node and sync answer, engine does not run yet.
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let dir = TestDir::new();
         let mut config = Config::default();
         config.native.shim = Some(shim());
@@ -46,57 +46,74 @@ impl Node {
         config.update.min_ready = Duration::from_millis(300);
         config.report.gather = Duration::from_millis(5);
         let peers = Peers::new(dir.join("sync-objects"));
-        let mut node = Self { dir, peers, config, peers_kit: None, engine: None };
+        let mut node = Self {
+            dir,
+            peers,
+            config,
+            peers_kit: None,
+            engine: None,
+        };
         node.bring_peers().await;
         node
     }
 
-    pub async fn started() -> Self {
+    pub(crate) async fn started() -> Self {
         let mut node = Self::new().await;
         node.start().await;
         node
     }
 
     /// Node and sync answer.
-    pub async fn bring_peers(&mut self) {
+    pub(crate) async fn bring_peers(&mut self) {
         let kit = Kit::for_test(self.dir.path()).child("peers");
         self.peers.serve(&kit).await;
         self.peers_kit = Some(kit);
     }
 
     /// Node and sync are gone.
-    pub async fn lose_peers(&mut self) {
+    pub(crate) async fn lose_peers(&mut self) {
         let kit = self.peers_kit.take().unwrap();
         let _ = kit.stop(Duration::ZERO).await;
     }
 
-    pub async fn start(&mut self) {
+    pub(crate) async fn start(&mut self) {
         let kit = Kit::for_test(self.dir.path()).child("engine");
-        kit.tasks().spawn("run", baetyl_engine::run(self.config.clone(), kit.clone()));
+        kit.tasks()
+            .spawn("run", baetyl_engine::run(self.config.clone(), kit.clone()));
         self.engine = Some(kit);
         let api = self.api();
-        eventually!(api.clone().list_apps(baetyl_proto::engine::ListAppsRequest::default()).await.is_ok());
-        self.engine.as_ref().unwrap().readiness().until_ready().await;
+        eventually!(
+            api.clone()
+                .list_apps(baetyl_proto::engine::ListAppsRequest::default())
+                .await
+                .is_ok()
+        );
+        self.engine
+            .as_ref()
+            .unwrap()
+            .readiness()
+            .until_ready()
+            .await;
     }
 
     /// Engine ends as it does when it is killed: nothing is told to anybody.
-    pub async fn kill(&mut self) {
+    pub(crate) async fn kill(&mut self) {
         let kit = self.engine.take().unwrap();
         kit.tasks().abort();
         let _ = kit.stop(Duration::from_secs(5)).await;
     }
 
-    pub fn api(&self) -> EngineServiceClient<Client> {
+    pub(crate) fn api(&self) -> EngineServiceClient<Client> {
         self.api_as("admin")
     }
 
-    pub fn api_as(&self, role: &str) -> EngineServiceClient<Client> {
+    pub(crate) fn api_as(&self, role: &str) -> EngineServiceClient<Client> {
         let endpoint = Endpoint::unix(self.dir.join("run/core/engine.sock"));
         EngineServiceClient::new(connect_lazy(&endpoint, role).unwrap())
     }
 
     /// Node accepted a desire for exactly these.
-    pub fn desire(&self, generation: u64, apps: &[&App]) {
+    pub(crate) fn desire(&self, generation: u64, apps: &[&App]) {
         let mut bodies = self.peers.bodies.lock().unwrap();
         for app in apps {
             bodies.extend(app.bodies.clone());
@@ -119,39 +136,53 @@ impl Node {
         };
         desire.digest = baetyl_proto::digest::of_desire(&desire).to_string();
         let payload = desire.encode_to_vec().into();
-        self.peers.desire.send_replace(Some(shadow::SignedDesire { payload, signatures: Vec::new() }));
+        self.peers.desire.send_replace(Some(shadow::SignedDesire {
+            payload,
+            signatures: Vec::new(),
+        }));
     }
 
     /// The newest status of an application.
-    pub fn status(&self, app: &str) -> Option<shadow::AppStatus> {
+    pub(crate) fn status(&self, app: &str) -> Option<shadow::AppStatus> {
         let statuses = self.peers.statuses.lock().unwrap();
-        statuses.last()?.apps.iter().find(|status| status.name == app).cloned()
+        statuses
+            .last()?
+            .apps
+            .iter()
+            .find(|status| status.name == app)
+            .cloned()
     }
 
     /// Waits until the report says `<phase> <version>` of an application.
-    pub async fn until(&self, app: &str, phase: &str) {
+    pub(crate) async fn until(&self, app: &str, phase: &str) {
         let what = format!("{app} is {phase}");
-        let holds = || self.status(app).is_some_and(|status| format!("{} {}", status.phase, status.version) == phase);
+        let holds = || {
+            self.status(app)
+                .is_some_and(|status| format!("{} {}", status.phase, status.version) == phase)
+        };
         eventually(PATIENCE, &what, async || holds()).await;
     }
 
     /// Pid of the first instance.
-    pub fn pid(&self, app: &str) -> u64 {
-        self.status(app).and_then(|status| status.instances.first().map(|instance| instance.pid)).unwrap_or(0)
+    pub(crate) fn pid(&self, app: &str) -> u64 {
+        self.status(app)
+            .and_then(|status| status.instances.first().map(|instance| instance.pid))
+            .unwrap_or(0)
     }
 
     /// Directory of the first instance of service `web`.
-    pub fn instance(&self, app: &str, version: &str) -> PathBuf {
-        self.dir.join(format!("engine/run/baetyl-edge/{app}/{version}/web/1"))
+    pub(crate) fn instance(&self, app: &str, version: &str) -> PathBuf {
+        self.dir
+            .join(format!("engine/run/baetyl-edge/{app}/{version}/web/1"))
     }
 
     /// A file in that directory; empty while it is absent.
-    pub fn read(&self, app: &str, version: &str, file: &str) -> String {
+    pub(crate) fn read(&self, app: &str, version: &str, file: &str) -> String {
         std::fs::read_to_string(self.instance(app, version).join(file)).unwrap_or_default()
     }
 
     /// Ends all applications, as a power cut would.
-    pub fn kill_apps(&self) {
+    pub(crate) fn kill_apps(&self) {
         for pid in self.pids() {
             if let Some(pid) = rustix::process::Pid::from_raw(pid) {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
@@ -160,16 +191,21 @@ impl Node {
     }
 
     /// Every process that was started for this data directory, shims first.
-    pub fn pids(&self) -> Vec<i32> {
+    pub(crate) fn pids(&self) -> Vec<i32> {
         let mark = self.dir.path().display().to_string();
         let holds = |pid: &i32, file: &str| {
             let bytes = std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-            bytes.windows(mark.len()).any(|window| window == mark.as_bytes())
+            bytes
+                .windows(mark.len())
+                .any(|window| window == mark.as_bytes())
         };
-        let all = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        let all = std::fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
         let own = i32::try_from(std::process::id()).unwrap();
-        let mut ours: Vec<i32> =
-            all.filter(|pid| *pid != own && (holds(pid, "cmdline") || holds(pid, "environ"))).collect();
+        let mut ours: Vec<i32> = all
+            .filter(|pid| *pid != own && (holds(pid, "cmdline") || holds(pid, "environ")))
+            .collect();
         ours.sort_by_key(|pid| !holds(pid, "cmdline"));
         ours
     }
@@ -188,8 +224,8 @@ impl Drop for Node {
 
 /// One version of an application, as the cloud made it.
 #[derive(Debug, Clone)]
-pub struct App {
-    pub wire: shadow::DesiredApp,
+pub(crate) struct App {
+    pub(crate) wire: shadow::DesiredApp,
     bodies: BTreeMap<String, Vec<u8>>,
     objects: BTreeMap<String, Vec<u8>>,
 }
@@ -200,7 +236,7 @@ fn digest(bytes: &[u8]) -> String {
 
 impl App {
     /// From its body; name and version are put in.
-    pub fn new(name: &str, version: &str, mut body: Value) -> Self {
+    pub(crate) fn new(name: &str, version: &str, mut body: Value) -> Self {
         body["name"] = json!(name);
         body["version"] = json!(version);
         let mut app = Self {
@@ -208,7 +244,8 @@ impl App {
             bodies: BTreeMap::new(),
             objects: BTreeMap::new(),
         };
-        app.wire.app = Some(app.reference(resource::ResourceKind::Application, name, version, &body));
+        app.wire.app =
+            Some(app.reference(resource::ResourceKind::Application, name, version, &body));
         app
     }
 
@@ -236,7 +273,7 @@ impl App {
     }
 
     /// A program: service `web` runs the script, with what `more` adds to the service.
-    pub fn script(name: &str, version: &str, script: &str, more: Value) -> Self {
+    pub(crate) fn script(name: &str, version: &str, script: &str, more: Value) -> Self {
         let mut service = json!({"name": "web", "volumeMounts": [{"name": "program", "mountPath": "/var/lib/baetyl/bin"}]});
         for (key, value) in more.as_object().unwrap() {
             match (service.get_mut(key), value) {
@@ -246,35 +283,46 @@ impl App {
         }
         let program = format!("{name}-program");
         let body = json!({"mode": "native", "services": [service], "volumes": [{"name": "program", "config": {"name": program}}]});
-        let data = json!({"program.yml": "entry: run.sh\n", "run.sh": format!("#!/bin/sh\n{script}\n")});
+        let data =
+            json!({"program.yml": "entry: run.sh\n", "run.sh": format!("#!/bin/sh\n{script}\n")});
         Self::new(name, version, body).configuration(&program, version, data)
     }
 
     /// Adds to the application's body.
-    pub fn with(mut self, change: impl FnOnce(&mut Value)) -> Self {
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut Value)) -> Self {
         let reference = self.wire.app.take().unwrap();
         let mut body: Value = serde_json::from_slice(&self.bodies[&reference.digest]).unwrap();
         change(&mut body);
-        self.wire.app =
-            Some(self.reference(resource::ResourceKind::Application, &reference.name, &reference.version, &body));
+        self.wire.app = Some(self.reference(
+            resource::ResourceKind::Application,
+            &reference.name,
+            &reference.version,
+            &body,
+        ));
         self
     }
 
-    pub fn configuration(mut self, name: &str, version: &str, data: Value) -> Self {
+    pub(crate) fn configuration(mut self, name: &str, version: &str, data: Value) -> Self {
         let body = json!({"name": name, "version": version, "data": data});
         let reference = self.reference(resource::ResourceKind::Configuration, name, version, &body);
         self.wire.resources.push(reference);
         self
     }
 
-    pub fn secret(mut self, name: &str, version: &str, data: Value) -> Self {
+    pub(crate) fn secret(mut self, name: &str, version: &str, data: Value) -> Self {
         let body = json!({"name": name, "version": version, "data": data, "salt": "AAAAAAAAAAAAAAAAAAAAAA=="});
         let reference = self.reference(resource::ResourceKind::Secret, name, version, &body);
         self.wire.resources.push(reference);
         self
     }
 
-    pub fn object(mut self, configuration: &str, file: &str, bytes: &[u8], unpack: &str) -> Self {
+    pub(crate) fn object(
+        mut self,
+        configuration: &str,
+        file: &str,
+        bytes: &[u8],
+        unpack: &str,
+    ) -> Self {
         self.wire.objects.push(resource::ObjectRef {
             digest: digest(bytes),
             size: bytes.len() as u64,

@@ -19,20 +19,20 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// What both peers know.
 #[derive(Debug)]
-pub struct Peers {
-    pub desire: watch::Sender<Option<shadow::SignedDesire>>,
-    pub bodies: Mutex<BTreeMap<String, Vec<u8>>>,
-    pub objects: PathBuf,
-    pub statuses: Mutex<Vec<shadow::NodeStatus>>,
-    pub stats: Mutex<Vec<shadow::NodeStats>>,
-    pub key: Mutex<Vec<u8>>,
-    pub pins: Mutex<Vec<String>>,
-    pub events: Mutex<Vec<sync::PutEventRequest>>,
+pub(crate) struct Peers {
+    pub(crate) desire: watch::Sender<Option<shadow::SignedDesire>>,
+    pub(crate) bodies: Mutex<BTreeMap<String, Vec<u8>>>,
+    pub(crate) objects: PathBuf,
+    pub(crate) statuses: Mutex<Vec<shadow::NodeStatus>>,
+    pub(crate) stats: Mutex<Vec<shadow::NodeStats>>,
+    pub(crate) key: Mutex<Vec<u8>>,
+    pub(crate) pins: Mutex<Vec<String>>,
+    pub(crate) events: Mutex<Vec<sync::PutEventRequest>>,
 }
 
 impl Peers {
     /// Nobody desired anything yet. `objects`: where staged objects lie.
-    pub fn new(objects: PathBuf) -> Arc<Self> {
+    pub(crate) fn new(objects: PathBuf) -> Arc<Self> {
         std::fs::create_dir_all(&objects).unwrap();
         Arc::new(Self {
             desire: watch::Sender::new(None),
@@ -47,11 +47,19 @@ impl Peers {
     }
 
     /// Both listen on their sockets until `kit` is stopped.
-    pub async fn serve(self: &Arc<Self>, kit: &Kit) {
-        let node = grpc::Server::new(kit, "node").add_service(NodeServiceServer::new(Node(Arc::clone(self))));
-        node.authorize(baetyl_callers::core()).serve(&unix(kit, "node")).await.unwrap();
-        let sync = grpc::Server::new(kit, "sync").add_service(SyncServiceServer::new(Sync(Arc::clone(self))));
-        sync.authorize(baetyl_callers::core()).serve(&unix(kit, "sync")).await.unwrap();
+    pub(crate) async fn serve(self: &Arc<Self>, kit: &Kit) {
+        let node = grpc::Server::new(kit, "node")
+            .add_service(NodeServiceServer::new(Node(Arc::clone(self))));
+        node.authorize(baetyl_callers::core())
+            .serve(&unix(kit, "node"))
+            .await
+            .unwrap();
+        let sync = grpc::Server::new(kit, "sync")
+            .add_service(SyncServiceServer::new(Sync(Arc::clone(self))));
+        sync.authorize(baetyl_callers::core())
+            .serve(&unix(kit, "sync"))
+            .await
+            .unwrap();
     }
 }
 
@@ -75,7 +83,9 @@ impl NodeService for Node {
         _: Request<node::WatchDesireRequest>,
     ) -> Result<Response<Self::WatchDesireStream>, Status> {
         let desires = WatchStream::new(self.0.desire.subscribe());
-        Ok(Response::new(Box::pin(desires.map(|desire| Ok(node::WatchDesireResponse { desire })))))
+        Ok(Response::new(Box::pin(
+            desires.map(|desire| Ok(node::WatchDesireResponse { desire })),
+        )))
     }
 
     async fn put_report(
@@ -133,25 +143,42 @@ impl SyncService for Sync {
     type OpenObjectStream = Answers<sync::OpenObjectResponse>;
     type WatchLinkStateStream = Answers<sync::WatchLinkStateResponse>;
 
-    async fn stage(&self, request: Request<sync::StageRequest>) -> Result<Response<Self::StageStream>, Status> {
+    async fn stage(
+        &self,
+        request: Request<sync::StageRequest>,
+    ) -> Result<Response<Self::StageStream>, Status> {
         let request = request.into_inner();
         let bodies = self.0.bodies.lock().unwrap();
         for reference in &request.resources {
             if !bodies.contains_key(&reference.digest) {
-                return Err(Status::unavailable(format!("{} is missing and the cloud is not reachable", reference.name)));
+                return Err(Status::unavailable(format!(
+                    "{} is missing and the cloud is not reachable",
+                    reference.name
+                )));
             }
         }
         for object in &request.objects {
             if !self.0.objects.join(&object.digest[7..]).exists() {
-                return Err(Status::unavailable(format!("{} is missing", object.file_name)));
+                return Err(Status::unavailable(format!(
+                    "{} is missing",
+                    object.file_name
+                )));
             }
         }
         let done = u32::try_from(request.resources.len() + request.objects.len()).unwrap();
-        let step = sync::StageResponse { items_done: done, items_total: done, bytes_done: 0, bytes_total: 0 };
+        let step = sync::StageResponse {
+            items_done: done,
+            items_total: done,
+            bytes_done: 0,
+            bytes_total: 0,
+        };
         Ok(Response::new(Box::pin(stream::iter([Ok(step)]))))
     }
 
-    async fn set_pins(&self, request: Request<sync::SetPinsRequest>) -> Result<Response<sync::SetPinsResponse>, Status> {
+    async fn set_pins(
+        &self,
+        request: Request<sync::SetPinsRequest>,
+    ) -> Result<Response<sync::SetPinsResponse>, Status> {
         let request = request.into_inner();
         assert_eq!(request.owner, "engine");
         *self.0.pins.lock().unwrap() = request.digests;
@@ -162,9 +189,17 @@ impl SyncService for Sync {
         &self,
         request: Request<sync::ReadResourceRequest>,
     ) -> Result<Response<sync::ReadResourceResponse>, Status> {
-        let body = self.0.bodies.lock().unwrap().get(&request.into_inner().digest).cloned();
+        let body = self
+            .0
+            .bodies
+            .lock()
+            .unwrap()
+            .get(&request.into_inner().digest)
+            .cloned();
         let body = body.ok_or_else(|| Status::not_found("not staged"))?;
-        Ok(Response::new(sync::ReadResourceResponse { body: body.into() }))
+        Ok(Response::new(sync::ReadResourceResponse {
+            body: body.into(),
+        }))
     }
 
     async fn open_object(
@@ -175,7 +210,9 @@ impl SyncService for Sync {
         assert!(request.want_path);
         let path = self.0.objects.join(&request.digest[7..]);
         let path = sync::open_object_response::Content::Path(path.display().to_string());
-        let answer = sync::OpenObjectResponse { content: Some(path) };
+        let answer = sync::OpenObjectResponse {
+            content: Some(path),
+        };
         Ok(Response::new(Box::pin(stream::iter([Ok(answer)]))))
     }
 
@@ -191,7 +228,10 @@ impl SyncService for Sync {
         &self,
         _: Request<sync::WatchLinkStateRequest>,
     ) -> Result<Response<Self::WatchLinkStateStream>, Status> {
-        let state = Some(sync::LinkState { phase: Phase::Online.into(), ..sync::LinkState::default() });
+        let state = Some(sync::LinkState {
+            phase: Phase::Online.into(),
+            ..sync::LinkState::default()
+        });
         let now = stream::iter([Ok(sync::WatchLinkStateResponse { state })]);
         Ok(Response::new(Box::pin(now.chain(stream::pending()))))
     }

@@ -18,29 +18,55 @@ async fn an_application_sees_its_files_its_secrets_and_who_it_is() {
         {"name": "conf", "mountPath": "/etc/baetyl"},
         {"name": "cred", "mountPath": "/var/cred"},
         {"name": "tmp", "mountPath": "/scratch"}]);
-    let script = format!("env > env.txt\ncat etc/baetyl/conf.yml var/cred/password > scratch/seen\n{SERVE}");
-    let app = App::script("shop", "1", &script, json!({"volumeMounts": mounts, "env": [{"name": "SIZE", "value": "9"}]}))
-        .with(|body| {
-            let volumes = body["volumes"].as_array_mut().unwrap();
-            volumes.push(json!({"name": "conf", "config": {"name": "shop-conf", "version": "1"}}));
-            volumes.push(json!({"name": "cred", "secret": {"name": "shop-cred", "version": "1"}}));
-            volumes.push(json!({"name": "tmp", "emptyDir": {}}));
-        })
-        .configuration("shop-conf", "1", json!({"conf.yml": "port: 1\n"}))
-        .secret("shop-cred", "1", json!({"password": "aHVudGVy"}));
+    let script =
+        format!("env > env.txt\ncat etc/baetyl/conf.yml var/cred/password > scratch/seen\n{SERVE}");
+    let app = App::script(
+        "shop",
+        "1",
+        &script,
+        json!({"volumeMounts": mounts, "env": [{"name": "SIZE", "value": "9"}]}),
+    )
+    .with(|body| {
+        let volumes = body["volumes"].as_array_mut().unwrap();
+        volumes.push(json!({"name": "conf", "config": {"name": "shop-conf", "version": "1"}}));
+        volumes.push(json!({"name": "cred", "secret": {"name": "shop-cred", "version": "1"}}));
+        volumes.push(json!({"name": "tmp", "emptyDir": {}}));
+    })
+    .configuration("shop-conf", "1", json!({"conf.yml": "port: 1\n"}))
+    .secret("shop-cred", "1", json!({"password": "aHVudGVy"}));
     node.desire(1, &[&app]);
     node.until("shop", "Healthy 1").await;
     assert_eq!(node.read("shop", "1", "scratch/seen"), "port: 1\nhunter");
     let env = node.read("shop", "1", "env.txt");
-    for line in ["BAETYL_APP_NAME=shop", "BAETYL_NODE_NAME=edge-1", "BAETYL_RUN_MODE=native", "SIZE=9"] {
-        assert!(env.lines().any(|found| found == line), "{line} is not in\n{env}");
+    for line in [
+        "BAETYL_APP_NAME=shop",
+        "BAETYL_NODE_NAME=edge-1",
+        "BAETYL_RUN_MODE=native",
+        "SIZE=9",
+    ] {
+        assert!(
+            env.lines().any(|found| found == line),
+            "{line} is not in\n{env}"
+        );
     }
-    assert!(!env.contains("CARGO"), "the environment of engine is not inherited");
-    let mode = |file: &str| std::fs::metadata(node.instance("shop", "1").join(file)).unwrap().permissions().mode() & 0o777;
+    assert!(
+        !env.contains("CARGO"),
+        "the environment of engine is not inherited"
+    );
+    let mode = |file: &str| {
+        std::fs::metadata(node.instance("shop", "1").join(file))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777
+    };
     assert_eq!((mode("var/cred/password"), mode("token")), (0o600, 0o600));
     let key = node.peers.key.lock().unwrap().clone();
     let claims = baetyl_proto::token::verify(&node.read("shop", "1", "token"), &key).unwrap();
-    assert_eq!((claims.app.as_str(), claims.instance.as_str()), ("shop", "baetyl-edge.shop.1.web.1"));
+    assert_eq!(
+        (claims.app.as_str(), claims.instance.as_str()),
+        ("shop", "baetyl-edge.shop.1.web.1")
+    );
 }
 
 #[tokio::test]
@@ -55,7 +81,10 @@ async fn an_engine_that_was_killed_finds_its_applications_again() {
     node.until("shop", "Healthy 1").await;
     eventually!(node.pid("shop") != 0);
     let after = node.status("shop").unwrap().instances.remove(0);
-    assert_eq!((after.pid, after.start_time, after.restarts), (before.pid, before.start_time, 0));
+    assert_eq!(
+        (after.pid, after.start_time, after.restarts),
+        (before.pid, before.start_time, 0)
+    );
     assert_eq!(after.ports, before.ports);
 }
 
@@ -71,7 +100,9 @@ async fn after_a_power_cut_applications_start_with_nobody_there() {
     node.start().await;
     let api = node.api();
     let running = async || {
-        let request = baetyl_proto::engine::GetAppRequest { name: "shop".to_owned() };
+        let request = baetyl_proto::engine::GetAppRequest {
+            name: "shop".to_owned(),
+        };
         let app = api.clone().get_app(request).await.ok()?.into_inner().app?;
         app.instances.first().map(|instance| instance.pid)
     };
@@ -88,7 +119,10 @@ async fn a_new_version_takes_over_when_it_is_ready_and_the_old_one_leaves_nothin
     node.desire(2, &[&App::script("shop", "2", SERVE, ready)]);
     node.until("shop", "Probing 2").await;
     eventually!(node.pid("shop") != 0 && node.pid("shop") != old);
-    assert!(std::path::Path::new(&format!("/proc/{old}")).exists(), "the old version serves");
+    assert!(
+        std::path::Path::new(&format!("/proc/{old}")).exists(),
+        "the old version serves"
+    );
     std::fs::write(node.instance("shop", "2").join("ready"), "").unwrap();
     node.until("shop", "Healthy 2").await;
     eventually!(!node.dir.join("engine/run/baetyl-edge/shop/1").exists());
@@ -102,15 +136,34 @@ async fn a_release_that_crashes_is_undone_and_its_log_can_be_read() {
     node.desire(1, &[&App::script("shop", "1", SERVE, json!({}))]);
     node.until("shop", "Healthy 1").await;
     let before = node.pid("shop");
-    node.desire(2, &[&App::script("shop", "2", "echo out of order >&2\nexit 3", json!({}))]);
+    node.desire(
+        2,
+        &[&App::script(
+            "shop",
+            "2",
+            "echo out of order >&2\nexit 3",
+            json!({}),
+        )],
+    );
     node.until("shop", "RolledBack 1").await;
     let status = node.status("shop").unwrap();
     assert_eq!(status.failed_version, "2");
-    assert!(status.failed_reason.contains("exit code 3"), "{}", status.failed_reason);
+    assert!(
+        status.failed_reason.contains("exit code 3"),
+        "{}",
+        status.failed_reason
+    );
     assert_eq!(node.pid("shop"), before);
     let log = std::fs::read_to_string(node.dir.join("log/baetyl-edge/shop/2/web-1.log")).unwrap();
     assert!(log.contains("out of order"));
-    eventually!(node.peers.events.lock().unwrap().iter().any(|event| event.reason == "AppRolledBack"));
+    eventually!(
+        node.peers
+            .events
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|event| event.reason == "AppRolledBack")
+    );
 }
 
 #[tokio::test]
@@ -118,7 +171,15 @@ async fn a_release_whose_program_is_missing_is_undone_at_once() {
     let node = Node::started().await;
     node.desire(1, &[&App::script("shop", "1", SERVE, json!({}))]);
     node.until("shop", "Healthy 1").await;
-    node.desire(2, &[&App::script("shop", "2", "", json!({"command": ["/no/such/program"]}))]);
+    node.desire(
+        2,
+        &[&App::script(
+            "shop",
+            "2",
+            "",
+            json!({"command": ["/no/such/program"]}),
+        )],
+    );
     node.until("shop", "RolledBack 1").await;
     let reason = node.status("shop").unwrap().failed_reason;
     assert!(reason.contains("/no/such/program"), "{reason}");
@@ -134,7 +195,12 @@ async fn a_probe_that_never_passes_is_undone_at_the_deadline() {
     let never = json!({"readinessProbe": {"exec": {"command": ["false"]}, "periodSeconds": 1}});
     node.desire(2, &[&App::script("shop", "2", SERVE, never)]);
     node.until("shop", "RolledBack 1").await;
-    assert!(node.status("shop").unwrap().failed_reason.contains("not ready within"));
+    assert!(
+        node.status("shop")
+            .unwrap()
+            .failed_reason
+            .contains("not ready within")
+    );
 }
 
 #[tokio::test]
@@ -144,7 +210,11 @@ async fn a_removed_application_leaves_no_process_and_no_file() {
     node.until("shop", "Healthy 1").await;
     node.desire(2, &[]);
     eventually!(node.status("shop").is_none() && node.pids().is_empty());
-    for left in ["engine/run/baetyl-edge/shop", "engine/state/baetyl-edge/shop", "log/baetyl-edge/shop"] {
+    for left in [
+        "engine/run/baetyl-edge/shop",
+        "engine/state/baetyl-edge/shop",
+        "log/baetyl-edge/shop",
+    ] {
         assert!(!node.dir.join(left).exists(), "{left}");
     }
     eventually!(node.peers.pins.lock().unwrap().is_empty());
@@ -156,12 +226,17 @@ async fn a_package_and_its_objects_are_unpacked_and_started() {
     let mut tar = tar::Builder::new(Vec::new());
     for (name, content, mode) in [
         ("program.yml", "entry: bin/serve\n", 0o644),
-        ("bin/serve", "#!/bin/sh\necho from the package > where\nexec sleep 600\n", 0o755),
+        (
+            "bin/serve",
+            "#!/bin/sh\necho from the package > where\nexec sleep 600\n",
+            0o755,
+        ),
     ] {
         let mut header = tar::Header::new_gnu();
         header.set_size(content.len() as u64);
         header.set_mode(mode);
-        tar.append_data(&mut header, name, content.as_bytes()).unwrap();
+        tar.append_data(&mut header, name, content.as_bytes())
+            .unwrap();
     }
     let package = tar.into_inner().unwrap();
     let body = json!({"services": [{"name": "web", "volumeMounts": [{"name": "program", "mountPath": "/var/lib/baetyl/bin"}]}],
@@ -177,33 +252,84 @@ async fn a_package_and_its_objects_are_unpacked_and_started() {
 #[tokio::test]
 async fn a_function_application_starts_its_runtime_with_functions_and_code() {
     let mut node = Node::new().await;
-    let runtime = node.dir.write("runtime.sh", "#!/bin/sh\ncat $BAETYL_FUNCTIONS_FILE $BAETYL_CODE_PATH/index.py > seen\nexec sleep 600\n");
+    let runtime = node.dir.write(
+        "runtime.sh",
+        "#!/bin/sh\ncat $BAETYL_FUNCTIONS_FILE $BAETYL_CODE_PATH/index.py > seen\nexec sleep 600\n",
+    );
     std::fs::set_permissions(&runtime, std::fs::Permissions::from_mode(0o755)).unwrap();
     let command = vec![runtime.display().to_string()];
-    node.config.runtimes.insert("python3".to_owned(), baetyl_engine::RuntimeCommand { command });
+    node.config.runtimes.insert(
+        "python3".to_owned(),
+        baetyl_engine::RuntimeCommand { command },
+    );
     node.start().await;
     let service = json!({"name": "web", "functionConfig": {"name": "code", "runtime": "python3"},
         "functions": [{"name": "hello", "handler": "index.handler"}]});
-    let app = App::new("greet", "1", json!({"type": "function", "services": [service]}))
-        .configuration("code", "1", json!({"index.py": "def handler(event, context): pass\n"}));
+    let app = App::new(
+        "greet",
+        "1",
+        json!({"type": "function", "services": [service]}),
+    )
+    .configuration(
+        "code",
+        "1",
+        json!({"index.py": "def handler(event, context): pass\n"}),
+    );
     node.desire(1, &[&app]);
     node.until("greet", "Healthy 1").await;
     let seen = node.read("greet", "1", "seen");
-    assert!(seen.contains(r#""handler":"index.handler""#) && seen.contains("def handler"), "{seen}");
+    assert!(
+        seen.contains(r#""handler":"index.handler""#) && seen.contains("def handler"),
+        "{seen}"
+    );
+}
+
+/// The same process, listening where it listened, with a token that is valid now.
+async fn lives_on(lose: impl FnOnce(&Node)) {
+    let mut node = Node::started().await;
+    let web = json!({"ports": [{"containerPort": 80}, {"containerPort": 81}]});
+    node.desire(1, &[&App::script("shop", "1", SERVE, web)]);
+    node.until("shop", "Healthy 1").await;
+    let before = node.status("shop").unwrap().instances.remove(0);
+    node.kill().await;
+    lose(&node);
+    // Whatever is handed out anew would be another port.
+    node.config.native.port_min += 300;
+    node.peers.statuses.lock().unwrap().clear();
+    node.start().await;
+    node.until("shop", "Healthy 1").await;
+    let after = node.status("shop").unwrap().instances.remove(0);
+    assert_eq!((after.pid, after.ports), (before.pid, before.ports));
+    let key = node.peers.key.lock().unwrap().clone();
+    baetyl_proto::token::verify(&node.read("shop", "1", "token"), &key).unwrap();
 }
 
 #[tokio::test]
 async fn a_lost_directory_of_engine_stops_no_application() {
+    lives_on(|node| std::fs::remove_dir_all(node.dir.join("engine")).unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_damaged_store_stops_no_application() {
+    lives_on(|node| std::fs::write(node.dir.join("engine/engine.redb"), [7; 9000]).unwrap()).await;
+}
+
+#[tokio::test]
+async fn without_a_desire_what_runs_without_records_is_reported_and_left_alone() {
     let mut node = Node::started().await;
     node.desire(1, &[&App::script("shop", "1", SERVE, json!({}))]);
     node.until("shop", "Healthy 1").await;
-    let before = node.pid("shop");
+    let before = node.pids();
     node.kill().await;
     std::fs::remove_dir_all(node.dir.join("engine")).unwrap();
     node.peers.statuses.lock().unwrap().clear();
+    node.peers.desire.send_replace(None);
     node.start().await;
-    node.until("shop", "Healthy 1").await;
-    assert_eq!(node.pid("shop"), before);
-    let key = node.peers.key.lock().unwrap().clone();
-    baetyl_proto::token::verify(&node.read("shop", "1", "token"), &key).expect("the instance has a token of the new key");
+    eventually!(
+        node.status("shop")
+            .is_some_and(|shop| shop.cause.contains("without a record"))
+    );
+    assert_eq!(node.pids(), before);
+    node.desire(2, &[]);
+    eventually!(node.pids().is_empty() && node.status("shop").is_none());
 }
