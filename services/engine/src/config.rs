@@ -26,7 +26,8 @@ pub struct Config {
     pub native: Native,
     /// Large files.
     pub objects: Objects,
-    /// Function runtimes: id and command. Nothing = `python3`: `baetyl-runtime-python run` beside this program.
+    /// Function runtimes: id and command. `python3` is there without a word: `baetyl-runtime-python run` beside this
+    /// program.
     pub runtimes: BTreeMap<String, RuntimeCommand>,
 }
 
@@ -178,20 +179,13 @@ pub struct RuntimeCommand {
 }
 
 impl Config {
-    /// Commands of function runtimes by id.
+    /// Commands of function runtimes by id: those of the configuration, and `python3` when it names none.
     pub fn runtime_commands(&self) -> BTreeMap<String, Vec<String>> {
-        if self.runtimes.is_empty() {
-            let command = vec![
-                beside_us("baetyl-runtime-python").display().to_string(),
-                "run".to_owned(),
-            ];
-            return BTreeMap::from([("python3".to_owned(), command)]);
-        }
-        let commands = self
-            .runtimes
-            .iter()
-            .map(|(id, runtime)| (id.clone(), runtime.command.clone()));
-        commands.collect()
+        let python = beside_us("baetyl-runtime-python").display().to_string();
+        let mut commands = BTreeMap::from([("python3".to_owned(), vec![python, "run".to_owned()])]);
+        let configured = self.runtimes.iter();
+        commands.extend(configured.map(|(id, runtime)| (id.clone(), runtime.command.clone())));
+        commands
     }
 
     /// The program `baetyl-shim`.
@@ -228,12 +222,14 @@ mod tests {
     }
 
     #[test]
-    fn a_runtime_is_a_command_and_python_is_there_without_a_word() {
-        let config: Config =
-            serde_json::from_str(r#"{"runtimes":{"lua":{"command":["lua","run.lua"]}}}"#).unwrap();
-        assert_eq!(config.runtime_commands()["lua"], ["lua", "run.lua"]);
-        assert!(
-            Config::default().runtime_commands()["python3"][0].ends_with("baetyl-runtime-python")
-        );
+    fn a_runtime_is_added_by_file_or_environment_and_python_stays() {
+        let env = [(
+            "BAETYL_ENGINE__RUNTIMES__LUA__COMMAND".to_owned(),
+            r#"["lua","run.lua"]"#.to_owned(),
+        )];
+        let config: Config = baetyl_kit::config::load("engine", None, env).unwrap();
+        let commands = config.runtime_commands();
+        assert_eq!(commands["lua"], ["lua", "run.lua"]);
+        assert!(commands["python3"][0].ends_with("baetyl-runtime-python"));
     }
 }
