@@ -124,10 +124,14 @@ async fn a_corrupt_database_of_a_service_is_moved_aside_and_no_application_resta
         })
         .await?;
         let dir = world.edge.dir.join(service);
-        let aside = fs::read_dir(dir)?
-            .filter_map(Result::ok)
-            .any(|entry| entry.file_name().to_string_lossy().contains("corrupt"));
-        ensure!(aside, "{service} did not keep the damaged file");
+        until("the damaged file is kept aside", || async {
+            let aside = fs::read_dir(&dir)?
+                .filter_map(Result::ok)
+                .any(|entry| entry.file_name().to_string_lossy().contains("corrupt"));
+            ensure!(aside, "{service} did not keep the damaged file");
+            Ok(())
+        })
+        .await?;
     }
     Ok(())
 }

@@ -49,7 +49,11 @@ impl Edge {
             // A release that never gets ready is given up after this; the default of a minute is for real ones.
             (format!("{engine}__UPDATE__PROGRESS_DEADLINE"), "8s"),
         ];
-        let env = env.map(|(key, value)| (key, value.to_owned())).to_vec();
+        let mut env = env.map(|(key, value)| (key, value.to_owned())).to_vec();
+        // Nodes on one machine must not hand out the same ports: a probe would ask another node's application.
+        let (first, last) = ports();
+        env.push((format!("{engine}__NATIVE__PORT_MIN"), first.to_string()));
+        env.push((format!("{engine}__NATIVE__PORT_MAX"), last.to_string()));
         Ok(Self {
             node: node.to_owned(),
             dir: dir.to_path_buf(),
@@ -386,6 +390,16 @@ impl Edge {
         .await?;
         Ok(status)
     }
+}
+
+/// A range of ports for one node, below those the system hands out.
+fn ports() -> (u16, u16) {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    const BLOCK: u32 = 50;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = std::process::id() * 17 + NEXT.fetch_add(1, Ordering::Relaxed);
+    let first = u16::try_from(20_000 + number % 240 * BLOCK).unwrap_or(20_000);
+    (first, first + 49)
 }
 
 impl Drop for Edge {

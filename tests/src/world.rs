@@ -338,6 +338,8 @@ pub struct World {
     pub cloud: Cloud,
     /// A client with the admin token.
     pub rest: Rest,
+    /// The command the node was installed with.
+    pub install_command: String,
     /// Everything lies here.
     pub dir: tempfile::TempDir,
 }
@@ -356,8 +358,9 @@ impl World {
         rest.post("/v1/nodes", &node).await?;
         let mut edge = Edge::new("north-1", &dir.path().join("edge"), shape)?;
         edge.start().await?;
-        edge.activate(&rest).await?;
+        let install_command = edge.activate(&rest).await?;
         Ok(Self {
+            install_command,
             edge,
             cloud,
             rest,

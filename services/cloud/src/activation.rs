@@ -30,7 +30,9 @@ use identities::IdentityRow;
 #[derive(Debug, thiserror::Error)]
 pub enum ActivateError {
     /// No proof at all.
-    #[error("an install token is needed; get an install command for the node and run it on the machine")]
+    #[error(
+        "an install token is needed; get an install command for the node and run it on the machine"
+    )]
     NoProof,
     /// The token is not accepted.
     #[error(transparent)]
@@ -51,7 +53,9 @@ pub enum ActivateError {
     #[error(transparent)]
     Csr(#[from] CsrError),
     /// Another key was bound to the node since the token was made.
-    #[error("node {0} was activated with another key; to install this machine anew, get a new install command")]
+    #[error(
+        "node {0} was activated with another key; to install this machine anew, get a new install command"
+    )]
     OtherKey(NodeName),
     /// Activation by batch and fingerprint.
     #[error("activation by batch is not part of this release; use an install token")]
@@ -100,8 +104,20 @@ pub struct Activator {
 
 impl Activator {
     /// `link_addresses`: `https://host:port` of the link, as nodes reach it.
-    pub fn new(store: Store, pki: Pki, tokens: InstallTokens, links: Links, link_addresses: Vec<String>) -> Self {
-        Self { store, pki, tokens, links, link_addresses: link_addresses.into() }
+    pub fn new(
+        store: Store,
+        pki: Pki,
+        tokens: InstallTokens,
+        links: Links,
+        link_addresses: Vec<String>,
+    ) -> Self {
+        Self {
+            store,
+            pki,
+            tokens,
+            links,
+            link_addresses: link_addresses.into(),
+        }
     }
 
     /// Exchanges an install token and a request for an identity.
@@ -114,15 +130,27 @@ impl Activator {
         }
         let claims = self.tokens.verify(token)?;
         let gone = || ActivateError::NodeGone(claims.node.clone());
-        let row = self.store.node_by_uid(&claims.namespace, &claims.uid).await?.ok_or_else(gone)?;
-        let node = NodeIdentity { namespace: row.namespace, name: row.name, uid: row.uid };
+        let row = self
+            .store
+            .node_by_uid(&claims.namespace, &claims.uid)
+            .await?
+            .ok_or_else(gone)?;
+        let node = NodeIdentity {
+            namespace: row.namespace,
+            name: row.name,
+            uid: row.uid,
+        };
         csr.check_names(&node, self.pki.trust_domain())?;
         // Before the transaction: making the key of a namespace writes, too.
         let desire_key = self.pki.desire_key(&node.namespace).await?;
         let certificate = self.pki.issue_node_certificate(csr, &node)?;
         let rebound = self.bind(&claims, csr, &node, &certificate).await?;
         if rebound {
-            self.links.end(&node.namespace, &node.uid, "the node was activated with another key");
+            self.links.end(
+                &node.namespace,
+                &node.uid,
+                "the node was activated with another key",
+            );
         }
         tracing::info!(namespace = %node.namespace, node = %node.name, uid = %node.uid,
             not_after = %certificate.not_after, "node activated");
@@ -144,7 +172,12 @@ impl Activator {
         certificate: &IssuedCertificate,
     ) -> Result<bool, ActivateError> {
         let now = self.pki.clock().now();
-        let mut tx = self.store.writer().begin_with("BEGIN IMMEDIATE").await.doing("open a transaction")?;
+        let mut tx = self
+            .store
+            .writer()
+            .begin_with("BEGIN IMMEDIATE")
+            .await
+            .doing("open a transaction")?;
         let known = identities::load(&mut tx, &node.namespace, &node.uid).await?;
         let uses = identities::token_uses(&mut tx, claims).await?;
         let decision = decide(claims, uses, known.as_ref(), csr.public_key(), certificate)?;
@@ -171,7 +204,10 @@ fn decide(
     match known {
         Some(known) if claims.enrolments < known.enrolments => {
             if known.public_key == public_key {
-                Ok(Decision::Again(IdentityRow { not_after, ..known.clone() }))
+                Ok(Decision::Again(IdentityRow {
+                    not_after,
+                    ..known.clone()
+                }))
             } else {
                 Err(ActivateError::OtherKey(claims.node.clone()))
             }
@@ -189,7 +225,11 @@ fn decide(
 ///
 /// # Errors
 /// When it cannot bind.
-pub async fn serve(kit: &Kit, listen: &Listen, activator: Activator) -> Result<Listen, ActivationServeError> {
+pub async fn serve(
+    kit: &Kit,
+    listen: &Listen,
+    activator: Activator,
+) -> Result<Listen, ActivationServeError> {
     let tls = activator.pki.activation_tls();
     let server = Server::new(kit, "activation")
         .tls(tls)
@@ -197,11 +237,15 @@ pub async fn serve(kit: &Kit, listen: &Listen, activator: Activator) -> Result<L
             if may_call(Role::Anyone, path) {
                 Ok(CallerInfo::new(Role::Anyone.as_str()))
             } else {
-                Err(Status::permission_denied(format!("{path} is not served here")))
+                Err(Status::permission_denied(format!(
+                    "{path} is not served here"
+                )))
             }
         }))
         .reflection(baetyl_proto::DESCRIPTORS)
-        .add_service(ActivationServiceServer::new(grpc::Service(activator.clone())))
+        .add_service(ActivationServiceServer::new(grpc::Service(
+            activator.clone(),
+        )))
         .http(rest::router(activator));
     Ok(server.serve(listen).await?)
 }

@@ -6,11 +6,11 @@
 
 use std::sync::Arc;
 
-use baetyl_model::{
-    AppName, AppRef, Desire, DesiredApp, Digest, Epoch, Generation, NameError, ObjectRef, ResourceName, ResourceRef,
-    Revision,
-};
 use baetyl_model::desire::UnpackError;
+use baetyl_model::{
+    AppName, AppRef, Desire, DesiredApp, Digest, Epoch, Generation, NameError, ObjectRef,
+    ResourceName, ResourceRef, Revision,
+};
 use baetyl_proto::shadow::SignedDesire;
 use baetyl_proto::{digest, sign};
 
@@ -28,7 +28,9 @@ use crate::store::{AppRow, NodeRow, Snapshot};
 #[derive(Debug, thiserror::Error)]
 pub enum DeriveError {
     /// A name that breaks the rules of the model.
-    #[error("application {app} cannot be delivered: a stored name is invalid; write the application again")]
+    #[error(
+        "application {app} cannot be delivered: a stored name is invalid; write the application again"
+    )]
     Name {
         /// The application.
         app: String,
@@ -36,7 +38,9 @@ pub enum DeriveError {
         source: NameError,
     },
     /// An archive format nobody knows.
-    #[error("application {app} cannot be delivered: an object of it has an unknown archive format; write it again")]
+    #[error(
+        "application {app} cannot be delivered: an object of it has an unknown archive format; write it again"
+    )]
     Unpack {
         /// The application.
         app: String,
@@ -55,7 +59,14 @@ pub fn select_apps(node: &NodeRow, snapshot: &Snapshot) -> Option<Vec<Arc<AppRow
     if node.spec.sync_mode == "local" {
         return None;
     }
-    Some(snapshot.apps.iter().filter(|app| app.selects(node)).cloned().collect())
+    Some(
+        snapshot
+            .apps
+            .iter()
+            .filter(|app| app.selects(node))
+            .cloned()
+            .collect(),
+    )
 }
 
 /// The desire of a node that runs `apps`, complete with its digest.
@@ -75,14 +86,24 @@ pub fn derive_desire(
         epoch,
         generation,
         digest: Digest::from_sha256([0; 32]),
-        apps: apps.iter().map(|app| desired_app(app)).collect::<Result<_, _>>()?,
-        node_properties: node.properties.iter().map(|(key, wish)| (key.clone(), wish.value.clone())).collect(),
+        apps: apps
+            .iter()
+            .map(|app| desired_app(app))
+            .collect::<Result<_, _>>()?,
+        node_properties: node
+            .properties
+            .iter()
+            .map(|(key, wish)| (key.clone(), wish.value.clone()))
+            .collect(),
     };
     Ok(digest::complete_desire(desire))
 }
 
 fn desired_app(row: &AppRow) -> Result<DesiredApp, DeriveError> {
-    let name = |source| DeriveError::Name { app: row.name.clone(), source };
+    let name = |source| DeriveError::Name {
+        app: row.name.clone(),
+        source,
+    };
     let resources = row.resources.iter().map(|resource| {
         Ok(ResourceRef {
             kind: resource.kind,
@@ -103,7 +124,10 @@ fn desired_app(row: &AppRow) -> Result<DesiredApp, DeriveError> {
             unpack: object
                 .unpack
                 .parse()
-                .map_err(|source| DeriveError::Unpack { app: row.name.clone(), source })?,
+                .map_err(|source| DeriveError::Unpack {
+                    app: row.name.clone(),
+                    source,
+                })?,
         })
     });
     Ok(DesiredApp {

@@ -38,7 +38,11 @@ impl EventType {
     }
 
     fn from_word(word: &str) -> Self {
-        if word == "Normal" { Self::Normal } else { Self::Warning }
+        if word == "Normal" {
+            Self::Normal
+        } else {
+            Self::Warning
+        }
     }
 }
 
@@ -112,7 +116,9 @@ impl NewEvent {
 }
 
 fn cut(text: &str, max: usize) -> &str {
-    text.char_indices().nth(max).map_or(text, |(end, _)| &text[..end])
+    text.char_indices()
+        .nth(max)
+        .map_or(text, |(end, _)| &text[..end])
 }
 
 /// Appends an event and lets the oldest beyond `keep` go. Writes nothing for a node that is not there.

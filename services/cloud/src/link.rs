@@ -8,7 +8,6 @@ use baetyl_kit::Kit;
 use baetyl_kit::grpc::Server;
 use baetyl_kit::listen::Listen;
 use baetyl_kit::serve::ServeError;
-use baetyl_proto::link::link_service_server::LinkServiceServer;
 
 mod admit;
 mod fetch;
@@ -16,6 +15,7 @@ mod registry;
 mod renew;
 mod service;
 mod session;
+mod small;
 
 #[cfg(test)]
 mod tests;
@@ -68,6 +68,6 @@ pub async fn serve(kit: &Kit, listen: &Listen, deps: LinkDeps) -> Result<Listen,
         .tls(deps.pki.link_tls())
         .authorize(admit::authorize(deps.pki.clone()))
         .reflection(baetyl_proto::DESCRIPTORS)
-        .add_service(LinkServiceServer::new(service::Service(deps)));
+        .add_service(small::LinkServer::new(service::Service(deps)));
     Ok(server.serve(listen).await?)
 }

@@ -10,10 +10,8 @@ use std::time::Duration;
 use baetyl_kit::clock::Clock;
 use baetyl_model::desire::Header;
 use baetyl_model::link::Periods;
-use baetyl_model::{Epoch, Generation, Namespace, NodeStats, NodeStatus, NodeUid};
+use baetyl_model::{Epoch, Generation, Namespace, NodeStatus, NodeUid};
 use baetyl_proto::shadow;
-use bytes::Bytes;
-use jiff::Timestamp;
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -21,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 mod live;
 mod rows;
+mod view;
 mod writer;
 
 #[cfg(test)]
@@ -30,6 +29,8 @@ use crate::events::{EventType, NewEvent};
 use crate::store::{Store, StoreError};
 use live::{Live, LiveNodes, Transition};
 pub(crate) use rows::ReportRow;
+pub use view::{NodeReport, NodeSummary, Ready};
+use view::{decode_stats, decode_status, summary};
 use writer::{What, Write, Writer};
 
 /// How many heartbeat periods a node may be silent and still be online: one lost heartbeat is nothing.
@@ -68,54 +69,6 @@ impl ReportConfig {
     }
 }
 
-/// Baetyl v2's `ready`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ready {
-    /// Never seen.
-    Uninstalled,
-    /// Seen within 2.5 heartbeat periods.
-    Online,
-    /// Seen before that.
-    Offline,
-}
-
-impl Ready {
-    /// The number in the REST interface.
-    pub const fn code(self) -> u8 {
-        match self {
-            Self::Uninstalled => 0,
-            Self::Online => 1,
-            Self::Offline => 2,
-        }
-    }
-}
-
-/// What a list of nodes shows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeSummary {
-    /// Whether it is there.
-    pub ready: Ready,
-    /// The last sign of life, by the clock of the cloud.
-    pub last_seen: Option<Timestamp>,
-    /// The desire the node has on disk.
-    pub acknowledged: Option<Header>,
-    /// Why it refused the last desire; empty = it did not.
-    pub refused: String,
-}
-
-/// Everything that is known about a node's report.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NodeReport {
-    /// See [`NodeSummary`].
-    pub summary: NodeSummary,
-    /// What it reported last; none = nothing yet.
-    pub status: Option<NodeStatus>,
-    /// When that was, by the clock of the cloud.
-    pub status_time: Option<Timestamp>,
-    /// Figures; none while it was not seen since the cloud started.
-    pub stats: Option<NodeStats>,
-}
-
 /// A report could not be made durable.
 #[derive(Debug, thiserror::Error)]
 #[error("the cloud cannot store reports at the moment; send it again")]
@@ -139,7 +92,13 @@ impl Reports {
     pub fn new(store: Store, config: ReportConfig, clock: Clock) -> (Self, ReportTask) {
         let (writer, queue) = writer::queue();
         let live = LiveNodes::new(config.patience());
-        let reports = Self(Arc::new(Inner { store, clock, config, live, writer }));
+        let reports = Self(Arc::new(Inner {
+            store,
+            clock,
+            config,
+            live,
+            writer,
+        }));
         (reports.clone(), ReportTask { reports, queue })
     }
 
@@ -152,8 +111,14 @@ impl Reports {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn report(&self, namespace: &Namespace, uid: &NodeUid) -> Result<NodeReport, StoreError> {
-        let row = rows::one(&self.0.store, namespace, uid).await?.unwrap_or_default();
+    pub async fn report(
+        &self,
+        namespace: &Namespace,
+        uid: &NodeUid,
+    ) -> Result<NodeReport, StoreError> {
+        let row = rows::one(&self.0.store, namespace, uid)
+            .await?
+            .unwrap_or_default();
         let status = rows::status(&self.0.store, namespace, uid).await?;
         let live = self.0.live.get(namespace, uid);
         let stats = live.as_ref().and_then(|live| live.stats.clone());
@@ -170,7 +135,10 @@ impl Reports {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn summaries(&self, namespace: &Namespace) -> Result<HashMap<NodeUid, NodeSummary>, StoreError> {
+    pub async fn summaries(
+        &self,
+        namespace: &Namespace,
+    ) -> Result<HashMap<NodeUid, NodeSummary>, StoreError> {
         let rows = rows::all(&self.0.store, namespace).await?;
         let mut live = self.0.live.of_namespace(namespace, self.0.clock.uptime());
         let with_live = rows.into_iter().map(|(uid, row)| {
@@ -195,7 +163,11 @@ impl Reports {
     }
 
     /// A node connected: what is stored about it.
-    pub(crate) async fn connected(&self, namespace: &Namespace, uid: &NodeUid) -> Result<ReportRow, StoreError> {
+    pub(crate) async fn connected(
+        &self,
+        namespace: &Namespace,
+        uid: &NodeUid,
+    ) -> Result<ReportRow, StoreError> {
         let row = match rows::one(&self.0.store, namespace, uid).await? {
             Some(row) => row,
             None => {
@@ -205,22 +177,33 @@ impl Reports {
         };
         self.seen(namespace, uid).await;
         if row.last_seen.is_none() {
-            self.write(namespace, uid, What::LastSeen(self.0.clock.now()), None).await;
+            self.write(namespace, uid, What::LastSeen(self.0.clock.now()), None)
+                .await;
         }
         Ok(row)
     }
 
     /// A node gave a sign of life.
     pub(crate) async fn seen(&self, namespace: &Namespace, uid: &NodeUid) {
-        let back = self.0.live.seen(namespace, uid, self.0.clock.now(), self.0.clock.uptime());
+        let back = self
+            .0
+            .live
+            .seen(namespace, uid, self.0.clock.now(), self.0.clock.uptime());
         if let Some(transition) = back {
             self.note(transition).await;
         }
     }
 
     /// Figures: kept in memory.
-    pub(crate) fn put_stats(&self, namespace: &Namespace, uid: &NodeUid, stats: &shadow::NodeStats) {
-        self.0.live.put_stats(namespace, uid, stats.encode_to_vec().into());
+    pub(crate) fn put_stats(
+        &self,
+        namespace: &Namespace,
+        uid: &NodeUid,
+        stats: &shadow::NodeStats,
+    ) {
+        self.0
+            .live
+            .put_stats(namespace, uid, stats.encode_to_vec().into());
     }
 
     /// Hop 10: a status is stored before it is acknowledged. One that cannot be read is not stored: an event tells, and
@@ -233,12 +216,30 @@ impl Reports {
         status: shadow::NodeStatus,
     ) -> Result<(), NotStored> {
         let bytes = status.encode_to_vec();
-        let (apps, observed) = (status.apps.len(), status.observed.as_ref().map_or(0, |header| header.generation));
+        let (apps, observed) = (
+            status.apps.len(),
+            status
+                .observed
+                .as_ref()
+                .map_or(0, |header| header.generation),
+        );
         if let Err(error) = NodeStatus::try_from(status) {
             let message = format!("the node's status was ignored: {error}");
-            return self.raise(namespace, uid, EventType::Warning, "StatusUnreadable", message).await;
+            return self
+                .raise(
+                    namespace,
+                    uid,
+                    EventType::Warning,
+                    "StatusUnreadable",
+                    message,
+                )
+                .await;
         }
-        let what = What::Status { digest: digest.to_owned(), status: bytes, now: self.0.clock.now() };
+        let what = What::Status {
+            digest: digest.to_owned(),
+            status: bytes,
+            now: self.0.clock.now(),
+        };
         self.write_durably(namespace, uid, what).await?;
         tracing::info!(event = "report.stored", %namespace, %uid, digest, observed, apps, "report stored");
         Ok(())
@@ -252,20 +253,31 @@ impl Reports {
         event: shadow::Event,
     ) -> Result<(), NotStored> {
         let event = NewEvent::from_node(event, self.0.clock.now());
-        self.write_durably(namespace, uid, What::Event(Box::new(event))).await
+        self.write_durably(namespace, uid, What::Event(Box::new(event)))
+            .await
     }
 
     /// The node has a desire on disk. Written with the next batch.
     pub(crate) async fn acknowledged(&self, namespace: &Namespace, header: Header) {
         let uid = header.node_uid.clone();
-        self.write(namespace, &uid, What::Acknowledged(header), None).await;
+        self.write(namespace, &uid, What::Acknowledged(header), None)
+            .await;
     }
 
     /// The node refused a desire.
-    pub(crate) async fn refused(&self, namespace: &Namespace, uid: &NodeUid, refused: &str, message: &str) {
-        self.write(namespace, uid, What::Refused(refused.to_owned()), None).await;
+    pub(crate) async fn refused(
+        &self,
+        namespace: &Namespace,
+        uid: &NodeUid,
+        refused: &str,
+        message: &str,
+    ) {
+        self.write(namespace, uid, What::Refused(refused.to_owned()), None)
+            .await;
         let message = format!("the node refused a desire: {refused}: {message}");
-        let _ = self.raise(namespace, uid, EventType::Warning, "DesireRefused", message).await;
+        let _ = self
+            .raise(namespace, uid, EventType::Warning, "DesireRefused", message)
+            .await;
     }
 
     /// The node holds a desire of ours that is newer than our state. Durable before the next desire goes out.
@@ -277,13 +289,21 @@ impl Reports {
         presented: &Header,
     ) -> Result<(), NotStored> {
         let generation: Generation = presented.generation;
-        self.write_durably(namespace, uid, What::Epoch { epoch, generation }).await?;
+        self.write_durably(namespace, uid, What::Epoch { epoch, generation })
+            .await?;
         tracing::warn!(%namespace, %uid, %epoch, %presented, "the state of this cloud went back; epoch raised");
         let message = format!(
             "the node holds {presented}, which this cloud signed and does not know any more: its database was put \
              back to an older copy; the node follows the cloud from epoch {epoch} on"
         );
-        self.raise(namespace, uid, EventType::Warning, "CloudStateWentBack", message).await
+        self.raise(
+            namespace,
+            uid,
+            EventType::Warning,
+            "CloudStateWentBack",
+            message,
+        )
+        .await
     }
 
     /// An event the cloud noticed.
@@ -296,7 +316,8 @@ impl Reports {
         message: String,
     ) -> Result<(), NotStored> {
         let event = NewEvent::of_cloud(kind, reason, message, self.0.clock.now());
-        self.write_durably(namespace, uid, What::Event(Box::new(event))).await
+        self.write_durably(namespace, uid, What::Event(Box::new(event)))
+            .await
     }
 
     /// The node is gone for good.
@@ -328,31 +349,63 @@ impl Reports {
 
     async fn flush(&self) {
         for (namespace, uid, time) in self.0.live.take_unflushed() {
-            self.write(&namespace, &uid, What::LastSeen(time), None).await;
+            self.write(&namespace, &uid, What::LastSeen(time), None)
+                .await;
         }
     }
 
     async fn note(&self, transition: Transition) {
-        let Transition { namespace, uid, online } = transition;
-        let (kind, reason) =
-            if online { (EventType::Normal, "NodeOnline") } else { (EventType::Warning, "NodeOffline") };
+        let Transition {
+            namespace,
+            uid,
+            online,
+        } = transition;
+        let (kind, reason) = if online {
+            (EventType::Normal, "NodeOnline")
+        } else {
+            (EventType::Warning, "NodeOffline")
+        };
         tracing::info!(%namespace, %uid, reason, "node changed");
-        let message = format!("the node is {}", if online { "back" } else { "not heard of any more" });
+        let message = format!(
+            "the node is {}",
+            if online {
+                "back"
+            } else {
+                "not heard of any more"
+            }
+        );
         let event = NewEvent::of_cloud(kind, reason, message, self.0.clock.now());
-        self.write(&namespace, &uid, What::Event(Box::new(event)), None).await;
+        self.write(&namespace, &uid, What::Event(Box::new(event)), None)
+            .await;
     }
 
     fn is_online(&self, live: &Live) -> bool {
         self.0.live.is_online(live, self.0.clock.uptime())
     }
 
-    async fn write(&self, namespace: &Namespace, uid: &NodeUid, what: What, done: Option<oneshot::Sender<()>>) {
-        let write = Write { namespace: namespace.clone(), uid: uid.clone(), what, done };
+    async fn write(
+        &self,
+        namespace: &Namespace,
+        uid: &NodeUid,
+        what: What,
+        done: Option<oneshot::Sender<()>>,
+    ) {
+        let write = Write {
+            namespace: namespace.clone(),
+            uid: uid.clone(),
+            what,
+            done,
+        };
         // Fails only when the writer ended: the process stops, and who waits for `done` is told.
         let _ = self.0.writer.send(write).await;
     }
 
-    async fn write_durably(&self, namespace: &Namespace, uid: &NodeUid, what: What) -> Result<(), NotStored> {
+    async fn write_durably(
+        &self,
+        namespace: &Namespace,
+        uid: &NodeUid,
+        what: What,
+    ) -> Result<(), NotStored> {
         let (done, stored) = oneshot::channel();
         self.write(namespace, uid, what, Some(done)).await;
         stored.await.map_err(|_| NotStored)
@@ -371,33 +424,16 @@ impl ReportTask {
     pub async fn run(self, stop: CancellationToken) {
         let Self { reports, queue } = self;
         let finish = CancellationToken::new();
-        let write = writer::run(reports.0.store.clone(), reports.0.config.events_per_node, queue, finish.clone());
+        let write = writer::run(
+            reports.0.store.clone(),
+            reports.0.config.events_per_node,
+            queue,
+            finish.clone(),
+        );
         let sweep = async {
             reports.sweep_until(stop).await;
             finish.cancel();
         };
         tokio::join!(sweep, write);
     }
-}
-
-/// A row with what memory knows better: last seen and whether that is online.
-fn summary(row: ReportRow, live: Option<(Timestamp, bool)>) -> NodeSummary {
-    let last_seen = live.map(|(last_seen, _)| last_seen).or(row.last_seen);
-    let ready = match (live, last_seen) {
-        (Some((_, true)), _) => Ready::Online,
-        (_, Some(_)) => Ready::Offline,
-        (_, None) => Ready::Uninstalled,
-    };
-    NodeSummary { ready, last_seen, acknowledged: row.acknowledged, refused: row.refused }
-}
-
-/// What was stored was readable then; a release that reads less shows nothing rather than failing.
-fn decode_status(bytes: &[u8]) -> Option<NodeStatus> {
-    let status = shadow::NodeStatus::decode(bytes).ok()?;
-    NodeStatus::try_from(status).map_err(|error| tracing::warn!(%error, "a stored status cannot be read")).ok()
-}
-
-fn decode_stats(bytes: Bytes) -> Option<NodeStats> {
-    let stats = shadow::NodeStats::decode(bytes).ok()?;
-    NodeStats::try_from(stats).map_err(|error| tracing::warn!(%error, "stats cannot be read")).ok()
 }

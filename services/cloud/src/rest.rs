@@ -197,8 +197,11 @@ async fn around(State(rest): State<Rest>, mut request: Request, next: Next) -> R
         }
     }
     for warning in warnings.take() {
-        // RFC 7234: code, agent ("-": nobody in particular), quoted text.
-        let text = warning.replace('\\', "\\\\").replace('"', "\\\"");
+        // RFC 7234: code, agent ("-": nobody in particular), quoted text. Headers are ASCII.
+        let text = warning
+            .replace('\\', "\\\\")
+            .replace('"', "\\\"")
+            .replace(|c: char| !c.is_ascii() || c.is_ascii_control(), "?");
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
             response.headers_mut().append(WARNING, value);
         }

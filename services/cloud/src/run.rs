@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use baetyl_kit::error::chain;
+use baetyl_kit::readiness::ReadinessHandle;
 use baetyl_kit::serve::{self, ServeError};
 use baetyl_kit::{Kit, fsio};
 use baetyl_model::{NameError, Namespace};
@@ -26,6 +29,9 @@ mod tests;
 
 /// Name of the database in the data directory.
 pub const DATABASE_FILE: &str = "cloud.db";
+
+/// How often the database is asked whether it answers: as often as probes usually look.
+const DATABASE_CHECK: Duration = Duration::from_secs(10);
 
 /// Why the cloud does not run.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +110,18 @@ fn forget_addresses(kit: &Kit) {
     }
 }
 
+/// Ready means that the database answers.
+async fn watch_database(store: Store, database: ReadinessHandle) {
+    let mut every = tokio::time::interval(DATABASE_CHECK);
+    loop {
+        every.tick().await;
+        match store.ping().await {
+            Ok(()) => database.ready(),
+            Err(error) => database.not_ready(chain(&error)),
+        }
+    }
+}
+
 /// Everything that is opened before anything listens.
 struct Parts {
     store: Store,
@@ -162,6 +180,9 @@ impl Parts {
             report_task,
             authenticator,
         } = self;
+        let database = kit.readiness().register("database");
+        kit.tasks()
+            .spawn_until_shutdown("database check", watch_database(store.clone(), database));
         let stop = kit.shutdown().clone();
         kit.tasks()
             .spawn_required("reports", report_task.run(stop.clone()));

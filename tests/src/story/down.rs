@@ -243,17 +243,17 @@ impl<N: Narrator> Story<N> {
     /// Step 7.
     pub(crate) async fn bad_releases(&mut self) -> Result<()> {
         self.step(7, "Bad releases are rolled back");
-        let good = self.version("web").await?;
         for (variable, value, what) in [
             ("CRASH", "true", "a release that crashes on start"),
             ("HEALTHY", "false", "a release whose probe never passes"),
         ] {
             let mut app = self.rest.get("/v1/apps/web").await?;
+            let good = self.version("web").await?;
             apps::set_env(&mut app, variable, value);
             let start = Instant::now();
             let bad = self.rest.put("/v1/apps/web", &app).await?;
             let bad = bad["version"].as_str().context("no version")?.to_owned();
-            self.rolled_back(&good, &bad).await.context(what)?;
+            self.rolled_back(&bad).await.context(what)?;
             self.say(format!(
                 "{what} (version {bad}) was rolled back to {good} after {:.1?}",
                 start.elapsed()
@@ -273,7 +273,7 @@ impl<N: Narrator> Story<N> {
         Ok(())
     }
 
-    async fn rolled_back(&mut self, _good: &str, bad: &str) -> Result<()> {
+    async fn rolled_back(&mut self, bad: &str) -> Result<()> {
         let rest = self.rest.clone();
         let bad = bad.to_owned();
         until("the report names the failed version", || async {

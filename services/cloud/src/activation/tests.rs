@@ -40,19 +40,46 @@ async fn setup() -> Setup {
     let fixture = fixture().await;
     let kit = Kit::for_test(fixture.dir.path());
     let links = Links::new(kit.metrics());
-    let config = InstallConfig { token_uses: 3, ..InstallConfig::default() };
+    let config = InstallConfig {
+        token_uses: 3,
+        ..InstallConfig::default()
+    };
     let tokens = InstallTokens::new(fixture.pki.clone(), fixture.store.clone(), config);
     let addresses = vec!["https://cloud.example:9005".to_owned()];
-    let activator =
-        Activator::new(fixture.store.clone(), fixture.pki.clone(), tokens.clone(), links.clone(), addresses);
-    let addr = serve(&kit, &Listen::loopback(), activator).await.unwrap().to_string();
-    Setup { fixture, tokens, links, addr, _kit: kit }
+    let activator = Activator::new(
+        fixture.store.clone(),
+        fixture.pki.clone(),
+        tokens.clone(),
+        links.clone(),
+        addresses,
+    );
+    let addr = serve(&kit, &Listen::loopback(), activator)
+        .await
+        .unwrap()
+        .to_string();
+    Setup {
+        fixture,
+        tokens,
+        links,
+        addr,
+        _kit: kit,
+    }
 }
 
 impl Setup {
     async fn token(&self, node: &str) -> String {
-        let row = self.fixture.store.node(&self.fixture.namespace, node).await.unwrap().unwrap();
-        self.tokens.install_command(&row, "", "https://x", None).await.unwrap().token
+        let row = self
+            .fixture
+            .store
+            .node(&self.fixture.namespace, node)
+            .await
+            .unwrap()
+            .unwrap();
+        self.tokens
+            .install_command(&row, "", "https://x", None)
+            .await
+            .unwrap()
+            .token
     }
 
     fn tls(&self, alpn: &[&str]) -> Arc<rustls::ClientConfig> {
@@ -63,10 +90,20 @@ impl Setup {
 
     fn client(&self) -> ActivationServiceClient<Client> {
         let endpoint: Endpoint = format!("https://{}", self.addr).parse().unwrap();
-        ActivationServiceClient::new(Connect::new(endpoint).tls(self.tls(&["h2"])).lazy().unwrap())
+        ActivationServiceClient::new(
+            Connect::new(endpoint)
+                .tls(self.tls(&["h2"]))
+                .lazy()
+                .unwrap(),
+        )
     }
 
-    async fn activate(&self, token: &str, key: &KeyPair, name: &str) -> Result<ActivateResponse, Status> {
+    async fn activate(
+        &self,
+        token: &str,
+        key: &KeyPair,
+        name: &str,
+    ) -> Result<ActivateResponse, Status> {
         self.activate_der(token, csr_der(key, name, &[])).await
     }
 
@@ -76,14 +113,22 @@ impl Setup {
             csr: csr.into(),
             ..Default::default()
         };
-        self.client().activate(unary(request)).await.map(tonic::Response::into_inner)
+        self.client()
+            .activate(unary(request))
+            .await
+            .map(tonic::Response::into_inner)
     }
 
     async fn post(&self, body: &str) -> (u16, Value) {
         let stream = tokio::net::TcpStream::connect(&self.addr).await.unwrap();
         let connector = tokio_rustls::TlsConnector::from(self.tls(&["http/1.1"]));
-        let stream = connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let stream = connector
+            .connect("localhost".try_into().unwrap(), stream)
+            .await
+            .unwrap();
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .unwrap();
         let connection = tokio::spawn(connection);
         let request = http::Request::post("/v1/active")
             .header("host", "localhost")
@@ -114,16 +159,30 @@ async fn a_node_gets_an_identity_for_the_key_it_made() {
     let setup = setup().await;
     let node = setup.fixture.add_node("edge-1").await;
     let key = node_key();
-    let answer = setup.activate(&setup.token("edge-1").await, &key, "default.edge-1").await.unwrap();
-    assert_eq!((answer.namespace.as_str(), answer.node_name.as_str()), ("default", "edge-1"));
+    let answer = setup
+        .activate(&setup.token("edge-1").await, &key, "default.edge-1")
+        .await
+        .unwrap();
+    assert_eq!(
+        (answer.namespace.as_str(), answer.node_name.as_str()),
+        ("default", "edge-1")
+    );
     assert_eq!(answer.node_uid, node.uid.as_str());
     assert_eq!(answer.link_addresses, ["https://cloud.example:9005"]);
     let leaf = CertificateDer::from(answer.certificate_chain[0].to_vec());
     let peer = PeerIdentity::from_certificate(&leaf, "baetyl.local").unwrap();
     assert_eq!(peer.uid, node.uid);
-    let desire_key = setup.fixture.pki.desire_key(&setup.fixture.namespace).await.unwrap();
+    let desire_key = setup
+        .fixture
+        .pki
+        .desire_key(&setup.fixture.namespace)
+        .await
+        .unwrap();
     assert_eq!(answer.desire_keys[0].as_ref(), desire_key.public_key());
-    assert_eq!(answer.trusted_authorities[0].as_ref(), setup.fixture.pki.server_authority().as_ref());
+    assert_eq!(
+        answer.trusted_authorities[0].as_ref(),
+        setup.fixture.pki.server_authority().as_ref()
+    );
 }
 
 #[tokio::test]
@@ -147,7 +206,10 @@ async fn the_same_token_with_another_key_is_refused_and_the_first_key_stays() {
     assert_eq!(status.code(), Code::AlreadyExists, "{status}");
     let body = json!({"installToken": token, "csr": pem(&csr_der(&node_key(), "", &[]))});
     let (status, answer) = setup.post(&body.to_string()).await;
-    assert_eq!((status, answer["code"].as_str()), (409, Some("ErrResourceConflict")));
+    assert_eq!(
+        (status, answer["code"].as_str()),
+        (409, Some("ErrResourceConflict"))
+    );
     setup.activate(&token, &key, "").await.unwrap();
 }
 
@@ -157,7 +219,10 @@ async fn of_two_keys_at_once_one_wins() {
     setup.fixture.add_node("edge-1").await;
     let token = setup.token("edge-1").await;
     let (a, b) = (node_key(), node_key());
-    let (a, b) = tokio::join!(setup.activate(&token, &a, ""), setup.activate(&token, &b, ""));
+    let (a, b) = tokio::join!(
+        setup.activate(&token, &a, ""),
+        setup.activate(&token, &b, "")
+    );
     assert_eq!(u8::from(a.is_ok()) + u8::from(b.is_ok()), 1, "{a:?} {b:?}");
 }
 
@@ -176,9 +241,15 @@ async fn a_new_install_command_lets_a_machine_be_installed_anew_and_ends_the_old
     let setup = setup().await;
     let node = setup.fixture.add_node("edge-1").await;
     let old = node_key();
-    setup.activate(&setup.token("edge-1").await, &old, "").await.unwrap();
+    setup
+        .activate(&setup.token("edge-1").await, &old, "")
+        .await
+        .unwrap();
     let (_place, mut signals) = setup.links.register_for_test(&node.namespace, &node.uid);
-    setup.activate(&setup.token("edge-1").await, &node_key(), "").await.unwrap();
+    setup
+        .activate(&setup.token("edge-1").await, &node_key(), "")
+        .await
+        .unwrap();
     let ended = signals.try_recv().unwrap();
     assert_eq!(ended.code(), Code::Unauthenticated);
     assert_eq!(setup.enrolments().await, [2]);
@@ -189,13 +260,23 @@ async fn a_wrong_token_is_unauthenticated_and_leaves_no_trace() {
     let setup = setup().await;
     setup.fixture.add_node("edge-1").await;
     let mut token = setup.token("edge-1").await;
-    token.replace_range(10..11, if token.as_bytes()[10] == b'A' { "B" } else { "A" });
+    token.replace_range(
+        10..11,
+        if token.as_bytes()[10] == b'A' {
+            "B"
+        } else {
+            "A"
+        },
+    );
     for token in [token.as_str(), "rubbish", ""] {
         let status = setup.activate(token, &node_key(), "").await.unwrap_err();
         assert_eq!(status.code(), Code::Unauthenticated, "{status}");
         let body = json!({"installToken": token, "csr": pem(&csr_der(&node_key(), "", &[]))});
         let (status, answer) = setup.post(&body.to_string()).await;
-        assert_eq!((status, answer["code"].as_str()), (401, Some("ErrRequestAccessDenied")));
+        assert_eq!(
+            (status, answer["code"].as_str()),
+            (401, Some("ErrRequestAccessDenied"))
+        );
         assert!(!answer["requestId"].as_str().unwrap().is_empty());
     }
     assert!(setup.enrolments().await.is_empty());
@@ -233,7 +314,10 @@ async fn a_request_that_names_another_node_is_refused_and_does_not_use_up_the_to
     setup.fixture.add_node("edge-2").await;
     let (token, key) = (setup.token("edge-1").await, node_key());
     for _ in 0..5 {
-        let status = setup.activate(&token, &key, "default.edge-2").await.unwrap_err();
+        let status = setup
+            .activate(&token, &key, "default.edge-2")
+            .await
+            .unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument, "{status}");
         assert!(status.message().contains("default.edge-2"), "{status}");
     }
@@ -265,7 +349,10 @@ async fn the_token_of_a_deleted_node_is_unauthenticated_also_when_its_name_lives
     setup.fixture.add_node_as("edge-1", "uid-reborn").await;
     let status = setup.activate(&token, &node_key(), "").await.unwrap_err();
     assert_eq!(status.code(), Code::Unauthenticated);
-    assert!(status.message().contains("does not exist any more"), "{status}");
+    assert!(
+        status.message().contains("does not exist any more"),
+        "{status}"
+    );
 }
 
 #[tokio::test]
@@ -279,13 +366,28 @@ async fn rest_activation_speaks_version_2_field_names_without_a_private_key() {
     });
     let (status, answer) = setup.post(&body.to_string()).await;
     assert_eq!(status, 200, "{answer}");
-    assert_eq!((answer["nodeName"].as_str(), answer["namespace"].as_str()), (Some("edge-1"), Some("default")));
+    assert_eq!(
+        (answer["nodeName"].as_str(), answer["namespace"].as_str()),
+        (Some("edge-1"), Some("default"))
+    );
     assert_eq!(answer["nodeUid"].as_str(), Some(node.uid.as_str()));
     let certificates = |field: &str| {
-        tls::parse_certificates(field, answer["certificate"][field].as_str().unwrap().as_bytes()).unwrap()
+        tls::parse_certificates(
+            field,
+            answer["certificate"][field].as_str().unwrap().as_bytes(),
+        )
+        .unwrap()
     };
-    assert_eq!(certificates("ca"), [setup.fixture.pki.server_authority().clone()]);
-    assert_eq!(PeerIdentity::from_certificate(&certificates("cert")[0], "baetyl.local").unwrap().uid, node.uid);
+    assert_eq!(
+        certificates("ca"),
+        [setup.fixture.pki.server_authority().clone()]
+    );
+    assert_eq!(
+        PeerIdentity::from_certificate(&certificates("cert")[0], "baetyl.local")
+            .unwrap()
+            .uid,
+        node.uid
+    );
     assert!(answer["certificate"].get("key").is_none());
 }
 
@@ -296,15 +398,26 @@ async fn an_edge_that_wants_its_key_made_here_is_told_that_keys_are_made_on_the_
     let body = json!({"installToken": setup.token("edge-1").await});
     let (status, answer) = setup.post(&body.to_string()).await;
     assert_eq!(status, 400);
-    assert!(answer["message"].as_str().unwrap().contains("made on the node"), "{answer}");
+    assert!(
+        answer["message"]
+            .as_str()
+            .unwrap()
+            .contains("made on the node"),
+        "{answer}"
+    );
 }
 
 #[tokio::test]
 async fn activation_by_batch_is_refused_as_not_there_yet() {
     let setup = setup().await;
-    let (status, _) = setup.post(&json!({"batchName": "b", "namespace": "default"}).to_string()).await;
+    let (status, _) = setup
+        .post(&json!({"batchName": "b", "namespace": "default"}).to_string())
+        .await;
     assert_eq!(status, 501);
-    let request = ActivateRequest { proof: Some(Proof::Batch(BatchProof::default())), ..Default::default() };
+    let request = ActivateRequest {
+        proof: Some(Proof::Batch(BatchProof::default())),
+        ..Default::default()
+    };
     let status = setup.client().activate(unary(request)).await.unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented);
 }

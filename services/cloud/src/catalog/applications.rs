@@ -186,12 +186,14 @@ async fn check_references(
     }
 }
 
+/// What was generated for another application is nobody else's: it goes with that application.
 async fn check_config(
     tx: &mut Tx,
     name: &str,
     missing: &mut Vec<(&'static str, String)>,
 ) -> Result<(), StoreError> {
-    if tx.resource(Kind::Configuration, name).await?.is_none() {
+    let row = tx.resource(Kind::Configuration, name).await?;
+    if row.is_none_or(|row| row.system) {
         missing.push(("config", name.to_owned()));
     }
     Ok(())

@@ -23,7 +23,10 @@ fn node(labels: &[(&str, &str)]) -> NodeRow {
         version: 1.into(),
         create_time: time,
         update_time: time,
-        labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        labels: labels
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect(),
         properties: Default::default(),
         spec: NodeSpec::default(),
     }
@@ -58,9 +61,18 @@ fn derive(node: &NodeRow, snapshot: &Snapshot) -> Desire {
 
 #[test]
 fn a_node_runs_what_selects_it_and_an_application_without_selector_runs_nowhere() {
-    let rows = snapshot(vec![app("aa", "site=a", 1), app("bb", "site=b", 2), app("cc", "", 3), app("dd", "!gpu", 4)]);
+    let rows = snapshot(vec![
+        app("aa", "site=a", 1),
+        app("bb", "site=b", 2),
+        app("cc", "", 3),
+        app("dd", "!gpu", 4),
+    ]);
     let names = |node: &NodeRow| -> Vec<String> {
-        derive(node, &rows).apps.iter().map(|app| app.app.name.to_string()).collect()
+        derive(node, &rows)
+            .apps
+            .iter()
+            .map(|app| app.app.name.to_string())
+            .collect()
     };
     assert_eq!(names(&node(&[("site", "a")])), ["aa", "dd"]);
     assert_eq!(names(&node(&[("site", "b"), ("gpu", "yes")])), ["bb"]);
@@ -69,11 +81,19 @@ fn a_node_runs_what_selects_it_and_an_application_without_selector_runs_nowhere(
 
 #[test]
 fn the_digest_tells_the_content_and_not_when_or_in_which_epoch_it_was_derived() {
-    let (node, rows) = (node(&[("site", "a")]), snapshot(vec![app("aa", "site=a", 1)]));
+    let (node, rows) = (
+        node(&[("site", "a")]),
+        snapshot(vec![app("aa", "site=a", 1)]),
+    );
     let apps = select_apps(&node, &rows).unwrap();
-    let at = |epoch, generation| derive_desire(&node, &apps, Epoch(epoch), Generation(generation)).unwrap();
+    let at = |epoch, generation| {
+        derive_desire(&node, &apps, Epoch(epoch), Generation(generation)).unwrap()
+    };
     assert_eq!(at(0, 1).digest, at(3, 7).digest);
-    assert_eq!((at(3, 7).epoch, at(3, 7).generation), (Epoch(3), Generation(7)));
+    assert_eq!(
+        (at(3, 7).epoch, at(3, 7).generation),
+        (Epoch(3), Generation(7))
+    );
     let other = derive(&node, &snapshot(vec![app("aa", "site=a", 2)]));
     assert_ne!(other.digest, at(0, 1).digest);
 }
@@ -88,7 +108,10 @@ fn a_desire_names_everything_its_applications_reference_in_a_fixed_order() {
         digest: digest_of(content),
         size: 7,
     };
-    row.resources = vec![version(Kind::Secret, "keys", 4), version(Kind::Configuration, "conf", 5)];
+    row.resources = vec![
+        version(Kind::Secret, "keys", 4),
+        version(Kind::Configuration, "conf", 5),
+    ];
     let object = |file_name: &str, url: &str| ConfigObject {
         file_name: file_name.to_owned(),
         digest: digest_of(6),
@@ -99,14 +122,32 @@ fn a_desire_names_everything_its_applications_reference_in_a_fixed_order() {
     };
     row.objects = vec![
         ("conf".to_owned(), 3.into(), object("z.zip", "")),
-        ("conf".to_owned(), 3.into(), object("a.zip", "https://files.example/a.zip")),
+        (
+            "conf".to_owned(),
+            3.into(),
+            object("a.zip", "https://files.example/a.zip"),
+        ),
     ];
     let desire = derive(&node(&[("site", "a")]), &snapshot(vec![row]));
     let app = &desire.apps[0];
-    let names: Vec<_> = app.resources.iter().map(|reference| reference.name.as_str()).collect();
+    let names: Vec<_> = app
+        .resources
+        .iter()
+        .map(|reference| reference.name.as_str())
+        .collect();
     assert_eq!(names, ["conf", "keys"]);
-    let objects: Vec<_> = app.objects.iter().map(|object| (object.file_name.as_str(), object.url.as_deref())).collect();
-    assert_eq!(objects, [("a.zip", Some("https://files.example/a.zip")), ("z.zip", None)]);
+    let objects: Vec<_> = app
+        .objects
+        .iter()
+        .map(|object| (object.file_name.as_str(), object.url.as_deref()))
+        .collect();
+    assert_eq!(
+        objects,
+        [
+            ("a.zip", Some("https://files.example/a.zip")),
+            ("z.zip", None)
+        ]
+    );
     assert_eq!(app.objects[0].configuration_version.as_str(), "3");
 }
 
@@ -114,7 +155,10 @@ fn a_desire_names_everything_its_applications_reference_in_a_fixed_order() {
 fn desired_properties_are_part_of_the_desire() {
     let mut row = node(&[]);
     let before = derive(&row, &snapshot(Vec::new()));
-    let wish = crate::store::DesiredProperty { value: "on".to_owned(), time: row.create_time };
+    let wish = crate::store::DesiredProperty {
+        value: "on".to_owned(),
+        time: row.create_time,
+    };
     row.properties.insert("lamp".to_owned(), wish);
     let after = derive(&row, &snapshot(Vec::new()));
     assert_eq!(after.node_properties["lamp"], "on");
@@ -141,18 +185,29 @@ fn a_row_that_cannot_be_read_gives_an_error_and_never_a_desire_without_it() {
 async fn a_delivered_desire_is_signed_with_the_key_of_its_namespace_and_verifies() {
     let fixture = fixture().await;
     let key = fixture.pki.desire_key(&fixture.namespace).await.unwrap();
-    let desire = derive(&node(&[("site", "a")]), &snapshot(vec![app("aa", "site=a", 1)]));
+    let desire = derive(
+        &node(&[("site", "a")]),
+        &snapshot(vec![app("aa", "site=a", 1)]),
+    );
     let signed = deliver_desire(&key, desire.clone());
     let read = sign::verify_desire(&[key.public_key()], Some(&desire.node_uid), &signed).unwrap();
     assert_eq!(read, desire);
     let other: Namespace = "other".parse().unwrap();
-    fixture.store.create_namespace(&other, &by(&fixture.clock)).await.unwrap();
+    fixture
+        .store
+        .create_namespace(&other, &by(&fixture.clock))
+        .await
+        .unwrap();
     let foreign = fixture.pki.desire_key(&other).await.unwrap();
     assert!(sign::verify_desire(&[foreign.public_key()], None, &signed).is_err());
 }
 
 async fn put_app(fixture: &Fixture, name: &str) {
-    let mut tx = fixture.store.begin(&fixture.namespace, by(&fixture.clock)).await.unwrap();
+    let mut tx = fixture
+        .store
+        .begin(&fixture.namespace, by(&fixture.clock))
+        .await
+        .unwrap();
     let new = NewResource {
         kind: Kind::Application,
         name: name.to_owned(),

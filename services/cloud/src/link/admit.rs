@@ -24,12 +24,16 @@ pub(super) fn authorize(pki: Pki) -> Authorize {
         let identity = PeerIdentity::from_certificate(leaf, pki.trust_domain())
             .map_err(|error| Status::unauthenticated(error.to_string()))?;
         if !may_call(Role::Device, path) {
-            return Err(Status::permission_denied(format!("a node may not call {path}")));
+            return Err(Status::permission_denied(format!(
+                "a node may not call {path}"
+            )));
         }
         if identity.is_expired(pki.clock().now()) && path != RENEW {
             return Err(expired(&identity));
         }
-        Ok(CallerInfo::new(Role::Device.as_str()).subject(identity.uid.to_string()).with_detail(identity))
+        Ok(CallerInfo::new(Role::Device.as_str())
+            .subject(identity.uid.to_string())
+            .with_detail(identity))
     })
 }
 
@@ -43,7 +47,10 @@ pub(super) fn expired(identity: &PeerIdentity) -> Status {
 /// The peer of a request that came through [`authorize`].
 pub(super) fn peer_of<T>(request: &Request<T>) -> Result<PeerIdentity, Status> {
     let caller = CallerInfo::of(request)?;
-    caller.detail::<PeerIdentity>().cloned().ok_or_else(|| Status::internal("the peer was not identified"))
+    caller
+        .detail::<PeerIdentity>()
+        .cloned()
+        .ok_or_else(|| Status::internal("the peer was not identified"))
 }
 
 /// What the cloud knows about a peer.
@@ -57,8 +64,16 @@ pub(super) enum Admission {
 
 /// Looks the peer up. A key that is not the node's any more is refused.
 pub(super) async fn admit(store: &Store, peer: &PeerIdentity) -> Result<Admission, Status> {
-    let Some(node) = store.node_by_uid(&peer.namespace, &peer.uid).await.map_err(unavailable)? else {
-        return match store.deleted_node(&peer.namespace, &peer.uid).await.map_err(unavailable)? {
+    let Some(node) = store
+        .node_by_uid(&peer.namespace, &peer.uid)
+        .await
+        .map_err(unavailable)?
+    else {
+        return match store
+            .deleted_node(&peer.namespace, &peer.uid)
+            .await
+            .map_err(unavailable)?
+        {
             Some(_) => Ok(Admission::Deleted),
             None => Err(Status::not_found(format!(
                 "this cloud knows no node with uid {}; was its database put back to a copy from before the node was \
@@ -67,20 +82,38 @@ pub(super) async fn admit(store: &Store, peer: &PeerIdentity) -> Result<Admissio
             ))),
         };
     };
-    let mut connection = store.reader().acquire().await.doing("read the identity").map_err(unavailable)?;
-    let identity = identities::load(&mut connection, &peer.namespace, &peer.uid).await.map_err(unavailable)?;
+    let mut connection = store
+        .reader()
+        .acquire()
+        .await
+        .doing("read the identity")
+        .map_err(unavailable)?;
+    let identity = identities::load(&mut connection, &peer.namespace, &peer.uid)
+        .await
+        .map_err(unavailable)?;
     drop(connection);
     // No identity: the database was put back to before the activation. The certificate is ours and the node exists.
-    if identity.as_ref().is_some_and(|identity| !identity.accepts(&peer.public_key)) {
+    if identity
+        .as_ref()
+        .is_some_and(|identity| !identity.accepts(&peer.public_key))
+    {
         return Err(Status::unauthenticated(format!(
             "node {} was activated with another key since; this certificate is not valid any more",
             node.name
         )));
     }
-    if identity.is_some_and(|identity| identity.public_key == peer.public_key && identity.previous_key.is_some()) {
-        identities::drop_previous(store, &peer.namespace, &peer.uid).await.map_err(unavailable)?;
+    if identity.is_some_and(|identity| {
+        identity.public_key == peer.public_key && identity.previous_key.is_some()
+    }) {
+        identities::drop_previous(store, &peer.namespace, &peer.uid)
+            .await
+            .map_err(unavailable)?;
     }
-    Ok(Admission::Node(NodeIdentity { namespace: node.namespace, name: node.name, uid: node.uid }))
+    Ok(Admission::Node(NodeIdentity {
+        namespace: node.namespace,
+        name: node.name,
+        uid: node.uid,
+    }))
 }
 
 /// As [`admit`], for calls that a deleted node may not make.

@@ -35,7 +35,11 @@ struct Body {
 
 /// The applications whose references a node may fetch.
 async fn allowed(deps: &LinkDeps, node: &NodeIdentity) -> Result<Vec<Arc<AppRow>>, Status> {
-    let snapshot = deps.feed.current(&node.namespace).await.map_err(|error| unavailable(&error))?;
+    let snapshot = deps
+        .feed
+        .current(&node.namespace)
+        .await
+        .map_err(|error| unavailable(&error))?;
     let mut apps = deps.links.delivered(&node.namespace, &node.uid);
     if let Some(row) = snapshot.nodes.get(&node.uid) {
         apps.extend(desire::select_apps(row, &snapshot).unwrap_or_default());
@@ -49,11 +53,15 @@ fn unavailable(error: &FeedError) -> Status {
 }
 
 fn parse(digest: &str) -> Result<Digest, Status> {
-    digest.parse().map_err(|error| Status::invalid_argument(format!("{error}")))
+    digest
+        .parse()
+        .map_err(|error| Status::invalid_argument(format!("{error}")))
 }
 
 fn denied(digest: &Digest) -> Status {
-    Status::permission_denied(format!("{digest} is not referenced by the node's own desire"))
+    Status::permission_denied(format!(
+        "{digest} is not referenced by the node's own desire"
+    ))
 }
 
 /// The bodies of these digests, in this order. All of them are allowed, or nothing is sent.
@@ -63,40 +71,67 @@ pub(super) async fn resources(
     digests: &[String],
 ) -> Result<impl Stream<Item = Result<FetchResourcesResponse, Status>> + Send + use<>, Status> {
     if digests.len() > MAX_DIGESTS {
-        return Err(Status::invalid_argument(format!("at most {MAX_DIGESTS} digests a call")));
+        return Err(Status::invalid_argument(format!(
+            "at most {MAX_DIGESTS} digests a call"
+        )));
     }
     let apps = allowed(deps, &node).await?;
     let by_digest: HashMap<Digest, Body> = apps.iter().flat_map(|app| bodies(app)).collect();
     let wanted = digests.iter().map(|digest| {
         let digest = parse(digest)?;
-        by_digest.get(&digest).cloned().ok_or_else(|| denied(&digest))
+        by_digest
+            .get(&digest)
+            .cloned()
+            .ok_or_else(|| denied(&digest))
     });
     let wanted: Vec<Body> = wanted.collect::<Result<_, _>>()?;
     let deps = deps.clone();
-    Ok(stream::iter(wanted).then(move |body| read(deps.clone(), node.namespace.clone(), body)).flat_map(chunks))
+    Ok(stream::iter(wanted)
+        .then(move |body| read(deps.clone(), node.namespace.clone(), body))
+        .flat_map(chunks))
 }
 
 fn bodies(app: &AppRow) -> impl Iterator<Item = (Digest, Body)> + '_ {
-    let own = Body { kind: Kind::Application, name: app.name.clone(), version: app.version, digest: app.digest };
+    let own = Body {
+        kind: Kind::Application,
+        name: app.name.clone(),
+        version: app.version,
+        digest: app.digest,
+    };
     let referenced = app.resources.iter().map(|row| Body {
         kind: row.kind,
         name: row.name.clone(),
         version: row.version,
         digest: row.digest,
     });
-    std::iter::once(own).chain(referenced).map(|body| (body.digest, body))
+    std::iter::once(own)
+        .chain(referenced)
+        .map(|body| (body.digest, body))
 }
 
 /// A body as it was written, a secret's decrypted; its digest is checked once more.
 async fn read(deps: LinkDeps, namespace: Namespace, body: Body) -> Result<(Digest, Bytes), Status> {
-    let Body { kind, name, version, digest } = body;
-    let found = deps.store.version(&namespace, kind, &name, version).await.map_err(super::admit::unavailable)?;
+    let Body {
+        kind,
+        name,
+        version,
+        digest,
+    } = body;
+    let found = deps
+        .store
+        .version(&namespace, kind, &name, version)
+        .await
+        .map_err(super::admit::unavailable)?;
     let found = found.ok_or_else(|| {
-        Status::not_found(format!("version {version} of {kind} {name} does not exist any more ({digest})"))
+        Status::not_found(format!(
+            "version {version} of {kind} {name} does not exist any more ({digest})"
+        ))
     })?;
     if digest::of(&found.body) != digest {
         tracing::error!(%namespace, %kind, name, %version, "a stored body does not have its digest");
-        return Err(Status::data_loss(format!("version {version} of {kind} {name} is damaged at the cloud")));
+        return Err(Status::data_loss(format!(
+            "version {version} of {kind} {name} is damaged at the cloud"
+        )));
     }
     Ok((digest, found.body.into()))
 }
@@ -128,21 +163,36 @@ pub(super) async fn object(
 ) -> Result<impl Stream<Item = Result<FetchObjectResponse, Status>> + Send + use<>, Status> {
     let digest = parse(digest)?;
     let apps = allowed(deps, node).await?;
-    let named = apps.iter().flat_map(|app| &app.objects).filter(|(_, _, object)| object.digest == digest);
+    let named = apps
+        .iter()
+        .flat_map(|app| &app.objects)
+        .filter(|(_, _, object)| object.digest == digest);
     // With a url the node fetches it there; but the same bytes may have been uploaded, too.
     if named.count() == 0 {
         return Err(denied(&digest));
     }
     let path = deps.objects.path(&digest);
-    let mut file = File::open(&path).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Status::not_found(format!("object {digest} is not in this cloud's store")),
-        _ => broken(&digest, &error),
-    })?;
-    let total = file.metadata().await.map_err(|error| broken(&digest, &error))?.len();
+    let mut file = File::open(&path)
+        .await
+        .map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                Status::not_found(format!("object {digest} is not in this cloud's store"))
+            }
+            _ => broken(&digest, &error),
+        })?;
+    let total = file
+        .metadata()
+        .await
+        .map_err(|error| broken(&digest, &error))?
+        .len();
     if offset > total {
-        return Err(Status::out_of_range(format!("object {digest} has {total} bytes, {offset} were skipped")));
+        return Err(Status::out_of_range(format!(
+            "object {digest} has {total} bytes, {offset} were skipped"
+        )));
     }
-    file.seek(std::io::SeekFrom::Start(offset)).await.map_err(|error| broken(&digest, &error))?;
+    file.seek(std::io::SeekFrom::Start(offset))
+        .await
+        .map_err(|error| broken(&digest, &error))?;
     let state = Some((file, Some(total)));
     Ok(stream::unfold(state, move |state| async move {
         let (mut file, total) = state?;
@@ -150,7 +200,10 @@ pub(super) async fn object(
         match next_chunk(&mut file).await {
             Ok(chunk) if chunk.is_empty() && !first => None,
             Ok(chunk) => {
-                let message = FetchObjectResponse { chunk, total_size: total.unwrap_or(0) };
+                let message = FetchObjectResponse {
+                    chunk,
+                    total_size: total.unwrap_or(0),
+                };
                 Some((Ok(message), Some((file, None))))
             }
             Err(error) => Some((Err(broken(&digest, &error)), None)),
@@ -166,5 +219,7 @@ async fn next_chunk(file: &mut File) -> std::io::Result<Bytes> {
 
 fn broken(digest: &Digest, error: &std::io::Error) -> Status {
     tracing::error!(%digest, %error, "cannot read an object");
-    Status::unavailable(format!("object {digest} cannot be read at the moment; try again"))
+    Status::unavailable(format!(
+        "object {digest} cannot be read at the moment; try again"
+    ))
 }

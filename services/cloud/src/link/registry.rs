@@ -82,11 +82,18 @@ impl Links {
     /// None open. The number of streams is the gauge `links`.
     pub fn new(metrics: &Metrics) -> Self {
         let count = metrics.gauge("links", "Nodes with an open stream.", &[]);
-        Self(Arc::new(Inner { streams: Mutex::default(), next: AtomicU64::new(1), count }))
+        Self(Arc::new(Inner {
+            streams: Mutex::default(),
+            next: AtomicU64::new(1),
+            count,
+        }))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Entry>> {
-        self.0.streams.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0
+            .streams
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many streams are open.
@@ -110,17 +117,34 @@ impl Links {
         let id = self.0.next.fetch_add(1, Ordering::Relaxed);
         let (end, end_signal) = oneshot::channel();
         let (orders, taken) = mpsc::channel(COMMANDS);
-        let entry = Entry { id, end, orders, delivered: Default::default() };
+        let entry = Entry {
+            id,
+            end,
+            orders,
+            delivered: Default::default(),
+        };
         let mut streams = self.lock();
         let older = streams.insert(key.clone(), entry);
         self.count(streams.len());
         drop(streams);
         if let Some(older) = older {
             // The older stream may be gone already.
-            let _ = older.end.send(Status::aborted("a newer stream of this node took over"));
+            let _ = older
+                .end
+                .send(Status::aborted("a newer stream of this node took over"));
         }
-        let registration = Registration { links: self.clone(), key, id };
-        (registration, Signals { end: end_signal, orders: taken })
+        let registration = Registration {
+            links: self.clone(),
+            key,
+            id,
+        };
+        (
+            registration,
+            Signals {
+                end: end_signal,
+                orders: taken,
+            },
+        )
     }
 
     /// A stream without a node behind it: its place and the reason why it ends.
@@ -149,7 +173,10 @@ impl Links {
     pub(super) fn delivered(&self, namespace: &Namespace, uid: &NodeUid) -> Vec<Arc<AppRow>> {
         let streams = self.lock();
         let entry = streams.get(&(namespace.clone(), uid.clone()));
-        entry.into_iter().flat_map(|entry| entry.delivered.iter().flatten().cloned()).collect()
+        entry
+            .into_iter()
+            .flat_map(|entry| entry.delivered.iter().flatten().cloned())
+            .collect()
     }
 
     /// Sends a command down a node's stream and waits for its result. `arguments`: JSON of the kind.
@@ -166,10 +193,18 @@ impl Links {
     ) -> Result<CommandResult, CommandError> {
         let (answer, result) = oneshot::channel();
         let id = uuid::Uuid::new_v4().to_string();
-        let order = Order { id, kind: kind.to_owned(), arguments, timeout, answer };
+        let order = Order {
+            id,
+            kind: kind.to_owned(),
+            arguments,
+            timeout,
+            answer,
+        };
         let orders = {
             let streams = self.lock();
-            let entry = streams.get(&(namespace.clone(), uid.clone())).ok_or(CommandError::NotConnected)?;
+            let entry = streams
+                .get(&(namespace.clone(), uid.clone()))
+                .ok_or(CommandError::NotConnected)?;
             entry.orders.clone()
         };
         orders.try_send(order).map_err(|error| match error {
@@ -177,10 +212,16 @@ impl Links {
             mpsc::error::TrySendError::Closed(_) => CommandError::NotConnected,
         })?;
         let answered = tokio::time::timeout(timeout, result).await;
-        answered.ok().and_then(Result::ok).ok_or(CommandError::NoAnswer)
+        answered
+            .ok()
+            .and_then(Result::ok)
+            .ok_or(CommandError::NoAnswer)
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; nobody has 2^53 links")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a gauge is a float; nobody has 2^53 links"
+    )]
     fn count(&self, streams: usize) {
         self.0.count.set(streams as f64);
     }
@@ -189,7 +230,12 @@ impl Links {
 impl Registration {
     /// Remembers what was delivered, for what the node will fetch.
     pub(super) fn delivered(&self, apps: Vec<Arc<AppRow>>) {
-        if let Some(entry) = self.links.lock().get_mut(&self.key).filter(|entry| entry.id == self.id) {
+        if let Some(entry) = self
+            .links
+            .lock()
+            .get_mut(&self.key)
+            .filter(|entry| entry.id == self.id)
+        {
             entry.delivered.swap(0, 1);
             entry.delivered[0] = apps;
         }
@@ -200,7 +246,10 @@ impl Drop for Registration {
     fn drop(&mut self) {
         let mut streams = self.links.lock();
         // A newer stream may have taken the place.
-        if streams.get(&self.key).is_some_and(|entry| entry.id == self.id) {
+        if streams
+            .get(&self.key)
+            .is_some_and(|entry| entry.id == self.id)
+        {
             streams.remove(&self.key);
         }
         self.links.count(streams.len());

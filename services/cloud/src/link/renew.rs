@@ -18,12 +18,18 @@ pub(super) async fn renew(
     node: &NodeIdentity,
     csr: &[u8],
 ) -> Result<RenewCertificateResponse, Status> {
-    let csr = NodeCsr::from_der(csr).map_err(|error| Status::invalid_argument(error.to_string()))?;
-    let issued = deps.pki.issue_node_certificate(&csr, node).map_err(|error| {
-        tracing::error!(error = %chain(&error), "cannot renew a node certificate");
-        Status::unavailable("the cloud cannot issue certificates at the moment; try again")
-    })?;
-    bind(deps, peer, node, &csr, &issued).await.map_err(unavailable)?;
+    let csr =
+        NodeCsr::from_der(csr).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let issued = deps
+        .pki
+        .issue_node_certificate(&csr, node)
+        .map_err(|error| {
+            tracing::error!(error = %chain(&error), "cannot renew a node certificate");
+            Status::unavailable("the cloud cannot issue certificates at the moment; try again")
+        })?;
+    bind(deps, peer, node, &csr, &issued)
+        .await
+        .map_err(unavailable)?;
     tracing::info!(namespace = %node.namespace, node = %node.name, not_after = %issued.not_after,
         "node certificate renewed");
     Ok(RenewCertificateResponse {
@@ -39,7 +45,12 @@ async fn bind(
     csr: &NodeCsr,
     issued: &IssuedCertificate,
 ) -> Result<(), StoreError> {
-    let mut tx = deps.store.writer().begin_with("BEGIN IMMEDIATE").await.doing("renew a certificate")?;
+    let mut tx = deps
+        .store
+        .writer()
+        .begin_with("BEGIN IMMEDIATE")
+        .await
+        .doing("renew a certificate")?;
     let known = identities::load(&mut tx, &node.namespace, &node.uid).await?;
     let row = IdentityRow {
         enrolments: known.map_or(0, |known| known.enrolments),

@@ -8,9 +8,9 @@ use baetyl_proto::link::connect_request::Message as Up;
 use baetyl_proto::link::connect_response::Message as Down;
 use baetyl_proto::link::link_service_server::LinkService;
 use baetyl_proto::link::{
-    ConnectRequest, ConnectResponse, FetchObjectRequest, FetchObjectResponse, FetchResourcesRequest,
-    FetchResourcesResponse, Hello, Removed, RenewCertificateRequest, RenewCertificateResponse, TunnelRequest,
-    TunnelResponse,
+    ConnectRequest, ConnectResponse, FetchObjectRequest, FetchObjectResponse,
+    FetchResourcesRequest, FetchResourcesResponse, Hello, Removed, RenewCertificateRequest,
+    RenewCertificateResponse, TunnelRequest, TunnelResponse,
 };
 use baetyl_proto::meta::ProtocolRange;
 use futures_util::{Stream, stream};
@@ -77,14 +77,18 @@ impl LinkService for Service {
     ) -> Result<Response<RenewCertificateResponse>, Status> {
         let peer = peer_of(&request)?;
         let node = admit_node(&self.0.store, &peer).await?;
-        renew::renew(&self.0, &peer, &node, &request.into_inner().csr).await.map(Response::new)
+        renew::renew(&self.0, &peer, &node, &request.into_inner().csr)
+            .await
+            .map(Response::new)
     }
 
     async fn tunnel(
         &self,
         _request: Request<Streaming<TunnelRequest>>,
     ) -> Result<Response<Self::TunnelStream>, Status> {
-        Err(Status::unimplemented("no command of this release opens a tunnel"))
+        Err(Status::unimplemented(
+            "no command of this release opens a tunnel",
+        ))
     }
 }
 
@@ -94,15 +98,21 @@ async fn first_message(inbound: &mut Streaming<ConnectRequest>) -> Result<Hello,
         .map_err(|_| Status::deadline_exceeded("no Hello within 10 seconds"))??;
     match first.and_then(|first| first.message) {
         Some(Up::Hello(hello)) => Ok(hello),
-        _ => Err(Status::invalid_argument("the first message of a stream is Hello")),
+        _ => Err(Status::invalid_argument(
+            "the first message of a stream is Hello",
+        )),
     }
 }
 
 /// The highest number both sides speak.
 fn negotiate(offered: Option<&ProtocolRange>) -> Result<u32, Status> {
-    let offered =
-        offered.ok_or_else(|| Status::invalid_argument("Hello needs the range of protocols the node speaks"))?;
-    let range = baetyl_model::link::ProtocolRange { min: offered.min, max: offered.max };
+    let offered = offered.ok_or_else(|| {
+        Status::invalid_argument("Hello needs the range of protocols the node speaks")
+    })?;
+    let range = baetyl_model::link::ProtocolRange {
+        min: offered.min,
+        max: offered.max,
+    };
     PROTOCOL.common(range).ok_or_else(|| {
         Status::failed_precondition(format!(
             "the node speaks link protocols {} to {}, this cloud {} to {}; update the older one",
@@ -112,8 +122,12 @@ fn negotiate(offered: Option<&ProtocolRange>) -> Result<u32, Status> {
 }
 
 fn removed() -> Answers<ConnectResponse> {
-    let removed = Down::Removed(Removed { reason: DELETED.to_owned() });
-    Box::pin(stream::iter([Ok(ConnectResponse { message: Some(removed) })]))
+    let removed = Down::Removed(Removed {
+        reason: DELETED.to_owned(),
+    });
+    Box::pin(stream::iter([Ok(ConnectResponse {
+        message: Some(removed),
+    })]))
 }
 
 #[cfg(test)]
@@ -126,20 +140,35 @@ mod tests {
     fn both_sides_use_the_highest_protocol_they_share() {
         let (min, max) = (PROTOCOL.min, PROTOCOL.max);
         assert_eq!(negotiate(Some(&ProtocolRange { min, max })).unwrap(), max);
-        assert_eq!(negotiate(Some(&ProtocolRange { min: 0, max: max + 5 })).unwrap(), max);
+        assert_eq!(
+            negotiate(Some(&ProtocolRange {
+                min: 0,
+                max: max + 5
+            }))
+            .unwrap(),
+            max
+        );
     }
 
     #[test]
     fn without_a_common_protocol_both_ranges_are_said() {
         let max = PROTOCOL.max;
         for range in [
-            ProtocolRange { min: max + 1, max: max + 2 },
+            ProtocolRange {
+                min: max + 1,
+                max: max + 2,
+            },
             ProtocolRange { min: 0, max: 0 },
             ProtocolRange { min: 2, max: 1 },
         ] {
             let status = negotiate(Some(&range)).unwrap_err();
             assert_eq!(status.code(), Code::FailedPrecondition);
-            assert!(status.message().contains(&format!("{} to {}", range.min, range.max)), "{status}");
+            assert!(
+                status
+                    .message()
+                    .contains(&format!("{} to {}", range.min, range.max)),
+                "{status}"
+            );
         }
         assert_eq!(negotiate(None).unwrap_err().code(), Code::InvalidArgument);
     }

@@ -10,53 +10,34 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use baetyl_kit::error::chain;
 use baetyl_model::desire::Header;
-use baetyl_model::link::{CloudAction, CloudInput, CloudLink, Down as Say, Periods, Refused, Up as Heard};
-use baetyl_model::{Digest, Epoch, Generation};
-use baetyl_proto::convert::time::to_wire;
+use baetyl_model::link::{CloudAction, CloudInput, CloudLink, Down as Say, Periods, Up as Heard};
+use baetyl_model::{Desire, Digest, Epoch};
 use baetyl_proto::link::connect_request::Message as Up;
 use baetyl_proto::link::connect_response::Message as Down;
-use baetyl_proto::link::{
-    Command, CommandResult, ConnectRequest, ConnectResponse, DesireAck, EventAck, HeartbeatAck, Hello, PresentDesire,
-    Removed, StatusAck, StatusEnvelope, Welcome,
-};
-use baetyl_proto::shadow::{self, SignedDesire};
-use baetyl_proto::sign;
+use baetyl_proto::link::{Command, CommandResult, ConnectRequest, ConnectResponse, Hello};
+use baetyl_proto::shadow;
 use futures_util::{Stream, stream};
 use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
-use super::admit::{self, DELETED};
+mod desires;
+mod wanted;
+mod wire;
+
+use super::LinkDeps;
+use super::admit;
 use super::registry::{Order, Registration, Signals};
-use super::{FEATURES, LinkDeps};
-use crate::desire::{self, DeriveError};
 use crate::events::EventType;
 use crate::pki::{NodeIdentity, PeerIdentity};
-use crate::report::NotStored;
-use crate::store::{AppRow, NodeRow, Snapshot};
+use crate::store::Snapshot;
+use wanted::Wanted;
+use wire::{Greeting, Incoming, not_stored, unavailable};
 
 /// Commands of one stream whose result is waited for.
 type Pending = HashMap<String, oneshot::Sender<CommandResult>>;
-
-/// What the wanted desire is made of. Kept instead of the desire: its parts are shared with all other streams.
-struct Wanted {
-    node: Arc<NodeRow>,
-    apps: Vec<Arc<AppRow>>,
-    generation: Generation,
-}
-
-/// The message the machine is just told of: its bytes, until the machine says what becomes of them.
-enum Incoming {
-    None,
-    Status(shadow::NodeStatus),
-    Stats(shadow::NodeStats),
-    Event(shadow::Event),
-    Refusal(String),
-    Presented(Header),
-}
 
 /// An open stream.
 pub(super) struct Session {
@@ -72,6 +53,8 @@ pub(super) struct Session {
     opened: Instant,
     epoch: Epoch,
     wanted: Option<Wanted>,
+    /// The desire that was just derived: the machine may want it sent at once. Dropped after each step.
+    derived: Option<Desire>,
     status: Option<Digest>,
     /// The last event that is stored; whether one came on this stream.
     events: (u64, bool),
@@ -90,8 +73,16 @@ impl Session {
         hello: Hello,
         inbound: Streaming<ConnectRequest>,
     ) -> Result<Self, Status> {
-        let row = deps.reports.connected(&node.namespace, &node.uid).await.map_err(admit::unavailable)?;
-        let feed = deps.feed.subscribe(&node.namespace).await.map_err(|error| unavailable(&error))?;
+        let row = deps
+            .reports
+            .connected(&node.namespace, &node.uid)
+            .await
+            .map_err(admit::unavailable)?;
+        let feed = deps
+            .feed
+            .subscribe(&node.namespace)
+            .await
+            .map_err(|error| unavailable(&error))?;
         let (registration, signals) = deps.links.register(&node.namespace, &node.uid);
         tracing::info!(namespace = %node.namespace, node = %node.name, uid = %node.uid, protocol,
             fingerprint = %peer.fingerprint, "node connected");
@@ -107,6 +98,7 @@ impl Session {
             opened: Instant::now(),
             epoch: row.epoch,
             wanted: None,
+            derived: None,
             status,
             events: (row.event_sequence, false),
             pending: Pending::new(),
@@ -131,13 +123,20 @@ impl Session {
         let held = hello.held.and_then(|held| Header::try_from(held).ok());
         let held = held.filter(|held| held.node_uid == self.node.uid);
         let status = hello.status_digest.parse().ok();
-        self.tell(CloudInput::Received(Heard::Hello { held, status }), Incoming::None).await?;
+        self.tell(
+            CloudInput::Received(Heard::Hello { held, status }),
+            Incoming::None,
+        )
+        .await?;
         if self.machine.is_in_sync()
             && let (Some(held), Some(wanted)) = (self.machine.held().cloned(), &self.wanted)
         {
             // As good as an acknowledgement, whose own message may have been lost.
             self.registration.delivered(wanted.apps.clone());
-            self.deps.reports.acknowledged(&self.node.namespace, held).await;
+            self.deps
+                .reports
+                .acknowledged(&self.node.namespace, held)
+                .await;
         }
         Ok(())
     }
@@ -154,11 +153,14 @@ impl Session {
     async fn next(&mut self) -> Option<Result<ConnectResponse, Status>> {
         loop {
             if let Some(message) = self.outbox.pop_front() {
-                return Some(Ok(ConnectResponse { message: Some(message) }));
+                return Some(Ok(ConnectResponse {
+                    message: Some(message),
+                }));
             }
             if self.ended {
                 return None;
             }
+            self.derived = None;
             if let Err(status) = self.step().await {
                 self.ended = true;
                 return Some(Err(status));
@@ -168,7 +170,10 @@ impl Session {
 
     /// Waits for one thing and does it. An error ends the stream.
     async fn step(&mut self) -> Result<(), Status> {
-        let wake = self.machine.wake_in(self.opened.elapsed()).unwrap_or_default();
+        let wake = self
+            .machine
+            .wake_in(self.opened.elapsed())
+            .unwrap_or_default();
         tokio::select! {
             message = self.inbound.message() => match message? {
                 Some(ConnectRequest { message: Some(message) }) => {
@@ -200,14 +205,18 @@ impl Session {
     async fn take(&mut self, message: Up) -> Result<(), Status> {
         let (heard, incoming) = match message {
             Up::Hello(_) => {
-                return Err(Status::invalid_argument("Hello is the first message of a stream and comes once"));
+                return Err(Status::invalid_argument(
+                    "Hello is the first message of a stream and comes once",
+                ));
             }
-            Up::Heartbeat(_) if self.peer.is_expired(self.now()) => return Err(admit::expired(&self.peer)),
+            Up::Heartbeat(_) if self.peer.is_expired(self.now()) => {
+                return Err(admit::expired(&self.peer));
+            }
             Up::Heartbeat(_) => (Heard::Heartbeat, Incoming::None),
             Up::Stats(stats) => (Heard::Stats, Incoming::Stats(stats)),
-            Up::Status(envelope) => read_status(envelope)?,
+            Up::Status(envelope) => wire::read_status(envelope)?,
             Up::Event(event) => self.read_event(event),
-            Up::DesireAck(ack) => read_ack(ack)?,
+            Up::DesireAck(ack) => wire::read_ack(ack)?,
             Up::Presented(signed) => return self.take_presented(signed).await,
             Up::CommandResult(result) => {
                 if let Some(answer) = self.pending.remove(&result.command_id) {
@@ -225,59 +234,18 @@ impl Session {
     fn read_event(&mut self, mut event: shadow::Event) -> (Heard, Incoming) {
         let (stored, begun) = self.events;
         if !begun {
-            event.dropped = event.dropped.max(event.sequence.saturating_sub(stored.saturating_add(1)));
+            event.dropped = event
+                .dropped
+                .max(event.sequence.saturating_sub(stored.saturating_add(1)));
             self.events.1 = true;
         }
-        (Heard::Event { sequence: event.sequence, dropped: event.dropped }, Incoming::Event(event))
-    }
-
-    /// The answer to PresentDesire. Only our own signature counts.
-    async fn take_presented(&mut self, signed: SignedDesire) -> Result<(), Status> {
-        let key = self.deps.pki.desire_key(&self.node.namespace).await.map_err(|error| unavailable(&error))?;
-        let (header, genuine) = match sign::verify_desire(&[key.public_key()], Some(&self.node.uid), &signed) {
-            Ok(desire) => (desire.header(), true),
-            Err(error) => {
-                let message = format!("the node claims a desire that this cloud did not sign for it: {error}");
-                self.raise("DesireNotProved", message).await?;
-                let nothing = Digest::from_sha256([0; 32]);
-                (self.header(Generation(0), nothing), false)
-            }
-        };
-        // With the newest rows, not those of the feed: a feed that lags is not a state that went back.
-        let newest = self.deps.feed.current(&self.node.namespace).await.map_err(|error| unavailable(&error))?;
-        self.derive_at(&newest, true).await?;
-        let incoming = Incoming::Presented(header.clone());
-        self.tell(CloudInput::Received(Heard::Presented { header, genuine }), incoming).await
-    }
-
-    /// Derives what the node shall run at the newest revision of the feed and tells the machine if that is news.
-    async fn derive_wanted(&mut self) -> Result<(), Status> {
-        let snapshot = Arc::clone(&self.feed.borrow_and_update());
-        self.derive_at(&snapshot, false).await
-    }
-
-    /// `always`: also when the content is that of the last derivation, for its generation.
-    async fn derive_at(&mut self, snapshot: &Snapshot, always: bool) -> Result<(), Status> {
-        let Some(node) = snapshot.nodes.get(&self.node.uid) else {
-            return self.removed().await;
-        };
-        let Some(apps) = desire::select_apps(node, snapshot) else {
-            return Ok(());
-        };
-        if !always && self.wanted.as_ref().is_some_and(|wanted| wanted.has_content(node, &apps)) {
-            return Ok(());
-        }
-        let wanted = Wanted { node: Arc::clone(node), apps, generation: snapshot.revision.into() };
-        match wanted.derive(self.epoch) {
-            Ok(desire) => {
-                self.wanted = Some(wanted);
-                Box::pin(self.tell(CloudInput::Wanted(desire.header()), Incoming::None)).await
-            }
-            Err(error) => {
-                tracing::error!(uid = %self.node.uid, error = %chain(&error), "no desire can be derived");
-                self.raise("DesireUnderivable", error.to_string()).await
-            }
-        }
+        (
+            Heard::Event {
+                sequence: event.sequence,
+                dropped: event.dropped,
+            },
+            Incoming::Event(event),
+        )
     }
 
     /// Tells the machine and does what it says, until it says nothing more.
@@ -288,7 +256,9 @@ impl Session {
             for action in self.machine.next(input, self.opened.elapsed(), self.now()) {
                 match action {
                     CloudAction::Send(message) => self.say(message).await?,
-                    CloudAction::Close { reason } if ticked => return Err(Status::deadline_exceeded(reason)),
+                    CloudAction::Close { reason } if ticked => {
+                        return Err(Status::deadline_exceeded(reason));
+                    }
                     CloudAction::Close { reason } => return Err(Status::invalid_argument(reason)),
                     action => inputs.extend(self.perform(action, &mut incoming).await?),
                 }
@@ -298,7 +268,11 @@ impl Session {
     }
 
     /// Stores what the machine wants stored. What it is told then.
-    async fn perform(&mut self, action: CloudAction, incoming: &mut Incoming) -> Result<Option<CloudInput>, Status> {
+    async fn perform(
+        &mut self,
+        action: CloudAction,
+        incoming: &mut Incoming,
+    ) -> Result<Option<CloudInput>, Status> {
         let incoming = std::mem::replace(incoming, Incoming::None);
         let (namespace, uid) = (&self.node.namespace, &self.node.uid);
         let reports = &self.deps.reports;
@@ -306,13 +280,19 @@ impl Session {
             (CloudAction::StoreStatus(digest), Incoming::Status(status)) => {
                 if self.status != Some(digest) {
                     let text = digest.to_string();
-                    reports.store_status(namespace, uid, &text, status).await.map_err(not_stored)?;
+                    reports
+                        .store_status(namespace, uid, &text, status)
+                        .await
+                        .map_err(not_stored)?;
                     self.status = Some(digest);
                 }
                 Some(CloudInput::StatusStored(digest))
             }
             (CloudAction::StoreEvent(sequence), Incoming::Event(event)) => {
-                reports.store_event(namespace, uid, event).await.map_err(not_stored)?;
+                reports
+                    .store_event(namespace, uid, event)
+                    .await
+                    .map_err(not_stored)?;
                 self.events.0 = sequence;
                 Some(CloudInput::EventsStored(sequence))
             }
@@ -325,13 +305,21 @@ impl Session {
                 None
             }
             (CloudAction::Refused { refused, .. }, Incoming::Refusal(message)) => {
-                reports.refused(namespace, uid, refused.as_str(), &message).await;
+                reports
+                    .refused(namespace, uid, refused.as_str(), &message)
+                    .await;
                 None
             }
             (CloudAction::RaiseEpoch { above }, Incoming::Presented(presented)) => {
                 self.epoch = above.next();
-                reports.raise_epoch(namespace, uid, self.epoch, &presented).await.map_err(not_stored)?;
-                let desire = self.wanted.as_ref().and_then(|wanted| wanted.derive(self.epoch).ok());
+                reports
+                    .raise_epoch(namespace, uid, self.epoch, &presented)
+                    .await
+                    .map_err(not_stored)?;
+                let desire = self
+                    .wanted
+                    .as_ref()
+                    .and_then(|wanted| wanted.derive(self.epoch).ok());
                 desire.map(|desire| CloudInput::Wanted(desire.header()))
             }
             // The machine asks only for what it was just told of.
@@ -341,60 +329,16 @@ impl Session {
 
     /// Puts a message of the machine on the wire.
     async fn say(&mut self, message: Say) -> Result<(), Status> {
-        let message = match message {
-            Say::Welcome { status, events, time, .. } => Down::Welcome(self.welcome(status, events, time)),
-            Say::Desire(header) => return self.deliver(&header).await,
-            Say::StatusAck(digest) => Down::StatusAck(StatusAck { digest: digest.to_string() }),
-            Say::EventAck(sequence) => Down::EventAck(EventAck { sequence }),
-            Say::PresentDesire => Down::PresentDesire(PresentDesire {}),
-            Say::Removed => Down::Removed(Removed { reason: DELETED.to_owned() }),
-            Say::HeartbeatAck { time } => Down::HeartbeatAck(HeartbeatAck { time: time.map(to_wire) }),
-            // Commands come from operators, not from the machine.
-            Say::Command(_) => return Ok(()),
-        };
-        self.outbox.push_back(message);
-        Ok(())
-    }
-
-    /// Hop 2.
-    async fn deliver(&mut self, header: &Header) -> Result<(), Status> {
-        let desire = self.wanted.as_ref().and_then(|wanted| Some((wanted.derive(self.epoch).ok()?, &wanted.apps)));
-        let Some((desire, apps)) = desire.filter(|(desire, _)| desire.header() == *header) else {
-            // Something newer is wanted by now, and the machine is told of it.
-            return Ok(());
-        };
-        let key = self.deps.pki.desire_key(&self.node.namespace).await.map_err(|error| unavailable(&error))?;
-        // Known before it is sent: the node may fetch at once.
-        self.registration.delivered(apps.clone());
-        self.outbox.push_back(Down::Desire(desire::deliver_desire(&key, desire)));
-        Ok(())
-    }
-
-    fn welcome(&self, status: Option<Digest>, events: u64, time: Option<Timestamp>) -> Welcome {
-        let config = self.deps.reports.config();
-        Welcome {
+        if let Say::Desire(header) = message {
+            return self.deliver(&header).await;
+        }
+        let about = Greeting {
             protocol: self.protocol,
-            features: FEATURES.iter().map(|&feature| feature.to_owned()).collect(),
-            heartbeat_period_ms: config.heartbeat_period_ms,
-            stats_period_ms: config.stats_period_ms,
-            status_digest: status.map(|digest| digest.to_string()).unwrap_or_default(),
-            event_sequence: events,
-            time: time.map(to_wire),
-            namespace: self.node.namespace.to_string(),
-            node_name: self.node.name.to_string(),
-        }
-    }
-
-    /// The node is not in the namespace any more.
-    async fn removed(&mut self) -> Result<(), Status> {
-        let tombstone = self.deps.store.deleted_node(&self.node.namespace, &self.node.uid).await;
-        if tombstone.map_err(admit::unavailable)?.is_none() {
-            return Err(Status::not_found("this cloud does not know the node any more"));
-        }
-        tracing::info!(namespace = %self.node.namespace, uid = %self.node.uid, "node removed");
-        self.deps.reports.forget(&self.node.namespace, &self.node.uid);
-        self.ended = true;
-        Box::pin(self.tell(CloudInput::Deleted, Incoming::None)).await
+            config: self.deps.reports.config(),
+            node: &self.node,
+        };
+        self.outbox.extend(wire::to_wire(message, &about));
+        Ok(())
     }
 
     fn send_order(&mut self, order: Order) {
@@ -411,12 +355,11 @@ impl Session {
 
     async fn raise(&self, reason: &str, message: String) -> Result<(), Status> {
         let (namespace, uid) = (&self.node.namespace, &self.node.uid);
-        let stored = self.deps.reports.raise(namespace, uid, EventType::Warning, reason, message);
+        let stored = self
+            .deps
+            .reports
+            .raise(namespace, uid, EventType::Warning, reason, message);
         stored.await.map_err(not_stored)
-    }
-
-    fn header(&self, generation: Generation, digest: Digest) -> Header {
-        Header { node_uid: self.node.uid.clone(), epoch: self.epoch, generation, digest }
     }
 
     fn now(&self) -> Timestamp {
@@ -424,46 +367,8 @@ impl Session {
     }
 }
 
-impl Wanted {
-    fn derive(&self, epoch: Epoch) -> Result<baetyl_model::Desire, DeriveError> {
-        desire::derive_desire(&self.node, &self.apps, epoch, self.generation)
-    }
-
-    /// True when a desire of these rows has the same content: (name, version) of an application determine all that it
-    /// references.
-    fn has_content(&self, node: &NodeRow, apps: &[Arc<AppRow>]) -> bool {
-        let version = |app: &Arc<AppRow>| (app.version, app.digest);
-        self.node.properties == node.properties
-            && self.apps.len() == apps.len()
-            && self.apps.iter().zip(apps).all(|(a, b)| a.name == b.name && version(a) == version(b))
-    }
-}
-
 impl Drop for Session {
     fn drop(&mut self) {
         tracing::info!(namespace = %self.node.namespace, node = %self.node.name, "node disconnected");
     }
-}
-
-fn read_status(envelope: StatusEnvelope) -> Result<(Heard, Incoming), Status> {
-    match (envelope.digest.parse(), envelope.status) {
-        (Ok(digest), Some(status)) => Ok((Heard::Status(digest), Incoming::Status(status))),
-        _ => Err(Status::invalid_argument("a status needs its content and a digest, sha256:<64 hex digits>")),
-    }
-}
-
-fn read_ack(ack: DesireAck) -> Result<(Heard, Incoming), Status> {
-    let header = ack.header.and_then(|header| Header::try_from(header).ok());
-    let header = header.ok_or_else(|| Status::invalid_argument("the acknowledgement names no desire"))?;
-    let refused = (!ack.refused.is_empty()).then(|| Refused::from_word(&ack.refused));
-    Ok((Heard::DesireAck { header, refused }, Incoming::Refusal(ack.message)))
-}
-
-fn unavailable(error: &dyn std::error::Error) -> Status {
-    tracing::error!(error = %chain(error), "the link cannot serve a node");
-    Status::unavailable("the cloud cannot serve nodes at the moment; try again")
-}
-
-fn not_stored(error: NotStored) -> Status {
-    Status::unavailable(error.to_string())
 }

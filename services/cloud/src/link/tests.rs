@@ -59,17 +59,30 @@ pub(super) async fn cloud() -> Cloud {
 pub(super) async fn cloud_with(fixture: Fixture, config: ReportConfig) -> Cloud {
     let kit = Kit::new("cloud", fixture.dir.path(), fixture.clock.clock());
     let (reports, task) = Reports::new(fixture.store.clone(), config, fixture.clock.clock());
-    kit.tasks().spawn("reports", task.run(kit.shutdown().clone()));
+    kit.tasks()
+        .spawn("reports", task.run(kit.shutdown().clone()));
     let deps = LinkDeps {
         store: fixture.store.clone(),
         pki: fixture.pki.clone(),
         feed: DesireFeed::new(fixture.store.clone(), kit.tasks().clone()),
         reports,
         links: Links::new(kit.metrics()),
-        objects: Objects::open(&fixture.dir.path().join("objects"), &ObjectsConfig::default()).unwrap(),
+        objects: Objects::open(
+            &fixture.dir.path().join("objects"),
+            &ObjectsConfig::default(),
+        )
+        .unwrap(),
     };
-    let addr = serve(&kit, &Listen::loopback(), deps.clone()).await.unwrap().to_string();
-    Cloud { fixture, deps, kit, addr }
+    let addr = serve(&kit, &Listen::loopback(), deps.clone())
+        .await
+        .unwrap()
+        .to_string();
+    Cloud {
+        fixture,
+        deps,
+        kit,
+        addr,
+    }
 }
 
 /// An edge as the cloud sees it: a key and a certificate.
@@ -89,12 +102,21 @@ impl Cloud {
 
     pub(super) fn certify(&self, identity: NodeIdentity) -> Node {
         let key = Arc::new(node_key());
-        let issued = self.fixture.pki.issue_node_certificate(&csr(&key), &identity).unwrap();
-        Node { identity, key, certificate: issued.certificate }
+        let issued = self
+            .fixture
+            .pki
+            .issue_node_certificate(&csr(&key), &identity)
+            .unwrap();
+        Node {
+            identity,
+            key,
+            certificate: issued.certificate,
+        }
     }
 
     pub(super) fn client(&self, node: &Node) -> LinkServiceClient<Client> {
-        let trust = ServerTrust::Roots(Roots::new(&[self.fixture.pki.server_authority().clone()]).unwrap());
+        let trust =
+            ServerTrust::Roots(Roots::new(&[self.fixture.pki.server_authority().clone()]).unwrap());
         let key = PrivatePkcs8KeyDer::from(node.key.serialize_der()).into();
         let identity = Identity::new(vec![node.certificate.clone()], key);
         let time = Arc::new(Time(self.fixture.clock.clock()));
@@ -116,21 +138,51 @@ impl Cloud {
     /// Opens a stream with this as the first message.
     pub(super) async fn open(&self, node: &Node, first: Up) -> Result<Stream, Status> {
         let (up, requests) = mpsc::channel(8);
-        up.send(ConnectRequest { message: Some(first) }).await.unwrap();
-        let down = self.client(node).connect(ReceiverStream::new(requests)).await?.into_inner();
-        Ok(Stream { up, down, welcome: Welcome::default() })
+        up.send(ConnectRequest {
+            message: Some(first),
+        })
+        .await
+        .unwrap();
+        let down = self
+            .client(node)
+            .connect(ReceiverStream::new(requests))
+            .await?
+            .into_inner();
+        Ok(Stream {
+            up,
+            down,
+            welcome: Welcome::default(),
+        })
     }
 
     /// Writes an application that runs where `selector` says; its configuration or secret come along.
-    pub(super) async fn put_app(&self, name: &str, selector: &str, body: &str, references: &[(Kind, &str)]) -> Revision {
-        let mut tx = self.fixture.store.begin(&self.fixture.namespace, by(&self.fixture.clock)).await.unwrap();
+    pub(super) async fn put_app(
+        &self,
+        name: &str,
+        selector: &str,
+        body: &str,
+        references: &[(Kind, &str)],
+    ) -> Revision {
+        let mut tx = self
+            .fixture
+            .store
+            .begin(&self.fixture.namespace, by(&self.fixture.clock))
+            .await
+            .unwrap();
         let mut pinned = Vec::new();
         for &(kind, name) in references {
             let row = match tx.resource(kind, name).await.unwrap() {
                 Some(row) => row,
-                None => tx.put_resource(resource(kind, name, "", &format!("body of {name}"))).await.unwrap(),
+                None => tx
+                    .put_resource(resource(kind, name, "", &format!("body of {name}")))
+                    .await
+                    .unwrap(),
             };
-            pinned.push(Reference { kind, name: name.to_owned(), version: row.version });
+            pinned.push(Reference {
+                kind,
+                name: name.to_owned(),
+                version: row.version,
+            });
         }
         let mut app = resource(Kind::Application, name, selector, body);
         app.references = pinned;
@@ -140,20 +192,35 @@ impl Cloud {
 
     /// What a node is to be sent first.
     pub(super) async fn app_for(&self, node: &str, body: &str) -> Revision {
-        self.put_app(&format!("app-{node}"), &format!("name={node}"), body, &[]).await
+        self.put_app(&format!("app-{node}"), &format!("name={node}"), body, &[])
+            .await
     }
 
     pub(super) async fn report(&self, node: &Node) -> NodeReport {
-        self.deps.reports.report(&node.identity.namespace, &node.identity.uid).await.unwrap()
+        self.deps
+            .reports
+            .report(&node.identity.namespace, &node.identity.uid)
+            .await
+            .unwrap()
     }
 
     pub(super) async fn reasons(&self, node: &Node) -> Vec<String> {
-        let events = self.deps.reports.events(&node.identity.namespace, &node.identity.uid, None, 100).await.unwrap();
+        let events = self
+            .deps
+            .reports
+            .events(&node.identity.namespace, &node.identity.uid, None, 100)
+            .await
+            .unwrap();
         events.into_iter().rev().map(|event| event.reason).collect()
     }
 
     pub(super) async fn read(&self, signed: &SignedDesire) -> Desire {
-        let key = self.fixture.pki.desire_key(&self.fixture.namespace).await.unwrap();
+        let key = self
+            .fixture
+            .pki
+            .desire_key(&self.fixture.namespace)
+            .await
+            .unwrap();
         sign::verify_desire(&[key.public_key()], None, signed).unwrap()
     }
 }
@@ -189,11 +256,18 @@ pub(super) struct Stream {
 
 impl Stream {
     pub(super) async fn send(&self, message: Up) {
-        self.up.send(ConnectRequest { message: Some(message) }).await.unwrap();
+        self.up
+            .send(ConnectRequest {
+                message: Some(message),
+            })
+            .await
+            .unwrap();
     }
 
     pub(super) async fn try_next(&mut self) -> Result<Option<Down>, Status> {
-        let next = tokio::time::timeout(PATIENCE, self.down.message()).await.expect("the cloud says nothing");
+        let next = tokio::time::timeout(PATIENCE, self.down.message())
+            .await
+            .expect("the cloud says nothing");
         next.map(|message| message.map(|message| message.message.unwrap()))
     }
 
@@ -212,12 +286,21 @@ impl Stream {
     /// Acknowledges as node does once it is on disk.
     pub(super) async fn ack(&self, desire: &Desire) {
         let header = Some(desire.header().into());
-        self.send(Up::DesireAck(DesireAck { header, ..Default::default() })).await;
+        self.send(Up::DesireAck(DesireAck {
+            header,
+            ..Default::default()
+        }))
+        .await;
     }
 
     pub(super) async fn refuse(&self, desire: &Desire, refused: &str) {
         let header = Some(desire.header().into());
-        self.send(Up::DesireAck(DesireAck { header, refused: refused.to_owned(), message: "no".to_owned() })).await;
+        self.send(Up::DesireAck(DesireAck {
+            header,
+            refused: refused.to_owned(),
+            message: "no".to_owned(),
+        }))
+        .await;
     }
 
     /// Everything sent before was taken, and nothing else came down.
@@ -249,7 +332,14 @@ pub(super) async fn copy_of(cloud: &Cloud) -> Fixture {
     let (seal, clock) = (cloud.fixture.seal.clone(), cloud.fixture.clock.clone());
     let store = Store::open(&path, seal.clone()).await.unwrap();
     let pki = open_pki(&store, &seal, &clock).await;
-    Fixture { clock, store, seal, pki, namespace: cloud.fixture.namespace.clone(), dir }
+    Fixture {
+        clock,
+        store,
+        seal,
+        pki,
+        namespace: cloud.fixture.namespace.clone(),
+        dir,
+    }
 }
 
 pub(super) fn request<T>(message: T) -> tonic::Request<T> {

@@ -19,7 +19,11 @@ impl CertTime for Time {
 }
 
 /// A TLS client as sync is one.
-fn client(pki: &Pki, certificate: &CertificateDer<'static>, key: &KeyPair) -> Arc<rustls::ClientConfig> {
+fn client(
+    pki: &Pki,
+    certificate: &CertificateDer<'static>,
+    key: &KeyPair,
+) -> Arc<rustls::ClientConfig> {
     let trust = ServerTrust::Roots(Roots::new(&[pki.server_authority().clone()]).unwrap());
     client_trusting(pki, &trust, certificate, key)
 }
@@ -32,7 +36,12 @@ fn client_trusting(
 ) -> Arc<rustls::ClientConfig> {
     let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
     let identity = Identity::new(vec![certificate.clone()], key);
-    kit_tls::client_config(trust, Some(identity), Some(Arc::new(Time(pki.clock().clone())))).unwrap()
+    kit_tls::client_config(
+        trust,
+        Some(identity),
+        Some(Arc::new(Time(pki.clock().clone()))),
+    )
+    .unwrap()
 }
 
 /// Runs one handshake; what the server says about it, and the certificate the client saw.
@@ -43,8 +52,7 @@ async fn handshake(
 ) -> Result<CertificateDer<'static>, String> {
     let (near, far) = tokio::io::duplex(16 * 1024);
     let accept = TlsAcceptor::from(server).accept(far);
-    let connect =
-        TlsConnector::from(client).connect(TlsName::try_from(name).unwrap(), near);
+    let connect = TlsConnector::from(client).connect(TlsName::try_from(name).unwrap(), near);
     let (accepted, connected) = tokio::join!(accept, connect);
     accepted.map_err(|error| error.to_string())?;
     let connected = connected.map_err(|error| error.to_string())?;
@@ -161,19 +169,31 @@ async fn a_node_completes_the_handshake_and_sees_a_certificate_for_the_public_ho
             .unwrap();
     }
     let client = client(&fixture.pki, &issued.certificate, &key);
-    handshake(fixture.pki.link_tls().borrow().clone(), client, "evil.example")
-        .await
-        .unwrap_err();
+    handshake(
+        fixture.pki.link_tls().borrow().clone(),
+        client,
+        "evil.example",
+    )
+    .await
+    .unwrap_err();
 }
 
 #[tokio::test]
 async fn a_client_that_knows_only_the_pin_of_the_install_command_verifies_the_server() {
     let (fixture, foreign) = (fixture().await, fixture().await);
     let (node, key) = (fixture.add_node("edge-1").await, node_key());
-    let issued = fixture.pki.issue_node_certificate(&csr(&key), &node).unwrap();
+    let issued = fixture
+        .pki
+        .issue_node_certificate(&csr(&key), &node)
+        .unwrap();
     for (pki, verified) in [(&fixture.pki, true), (&foreign.pki, false)] {
         let pin: Pin = pki.server_authority_pin().parse().unwrap();
-        let client = client_trusting(&fixture.pki, &ServerTrust::Pin(pin), &issued.certificate, &key);
+        let client = client_trusting(
+            &fixture.pki,
+            &ServerTrust::Pin(pin),
+            &issued.certificate,
+            &key,
+        );
         let done = handshake(fixture.pki.link_tls().borrow().clone(), client, "localhost").await;
         assert_eq!(done.is_ok(), verified, "{done:?}");
     }

@@ -26,7 +26,8 @@ struct Grace {
 impl CertTime for Grace {
     fn judge_at(&self, chain: Validity, _wall: i64) -> i64 {
         let now = self.clock.now().as_second();
-        let excused = now > chain.not_after && now <= chain.not_after.saturating_add(self.grace.as_secs());
+        let excused =
+            now > chain.not_after && now <= chain.not_after.saturating_add(self.grace.as_secs());
         if excused { chain.not_after } else { now }
     }
 }
@@ -52,11 +53,20 @@ impl Listeners {
         let nodes = Roots::new(std::slice::from_ref(nodes))?;
         let time = Arc::new(Grace { clock, grace });
         let (link, activation) = configs(leaf, authority, &nodes, &time)?;
-        Ok(Self { link: watch::Sender::new(link), activation: watch::Sender::new(activation), nodes, time })
+        Ok(Self {
+            link: watch::Sender::new(link),
+            activation: watch::Sender::new(activation),
+            nodes,
+            time,
+        })
     }
 
     /// New connections are shown this certificate; those that are open keep theirs.
-    pub(super) fn show(&self, leaf: &KeyedCertificate, authority: &CertificateDer<'static>) -> Result<(), TlsError> {
+    pub(super) fn show(
+        &self,
+        leaf: &KeyedCertificate,
+        authority: &CertificateDer<'static>,
+    ) -> Result<(), TlsError> {
         let (link, activation) = configs(leaf, authority, &self.nodes, &self.time)?;
         self.link.send_replace(link);
         self.activation.send_replace(activation);

@@ -41,7 +41,10 @@ pub(super) struct LiveNodes {
 
 impl LiveNodes {
     pub(super) fn new(patience: Duration) -> Self {
-        Self { patience, nodes: Mutex::default() }
+        Self {
+            patience,
+            nodes: Mutex::default(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Namespace, HashMap<NodeUid, Live>>> {
@@ -58,21 +61,41 @@ impl LiveNodes {
     ) -> Option<Transition> {
         let mut nodes = self.lock();
         // Two look-ups instead of an entry: no clone of the names for the usual case.
-        if let Some(live) = nodes.get_mut(namespace).and_then(|nodes| nodes.get_mut(uid)) {
+        if let Some(live) = nodes
+            .get_mut(namespace)
+            .and_then(|nodes| nodes.get_mut(uid))
+        {
             let back = !live.online;
             live.last_seen = now;
             live.seen = uptime;
             live.flushed = false;
             live.online = true;
-            return back.then(|| Transition { namespace: namespace.clone(), uid: uid.clone(), online: true });
+            return back.then(|| Transition {
+                namespace: namespace.clone(),
+                uid: uid.clone(),
+                online: true,
+            });
         }
-        let live = Live { last_seen: now, seen: uptime, flushed: false, online: true, stats: None };
-        nodes.entry(namespace.clone()).or_default().insert(uid.clone(), live);
+        let live = Live {
+            last_seen: now,
+            seen: uptime,
+            flushed: false,
+            online: true,
+            stats: None,
+        };
+        nodes
+            .entry(namespace.clone())
+            .or_default()
+            .insert(uid.clone(), live);
         None
     }
 
     pub(super) fn put_stats(&self, namespace: &Namespace, uid: &NodeUid, stats: Bytes) {
-        if let Some(live) = self.lock().get_mut(namespace).and_then(|nodes| nodes.get_mut(uid)) {
+        if let Some(live) = self
+            .lock()
+            .get_mut(namespace)
+            .and_then(|nodes| nodes.get_mut(uid))
+        {
             live.stats = Some(stats);
         }
     }
@@ -82,10 +105,16 @@ impl LiveNodes {
     }
 
     /// Last seen and online of every node of a namespace.
-    pub(super) fn of_namespace(&self, namespace: &Namespace, uptime: Duration) -> HashMap<NodeUid, (Timestamp, bool)> {
+    pub(super) fn of_namespace(
+        &self,
+        namespace: &Namespace,
+        uptime: Duration,
+    ) -> HashMap<NodeUid, (Timestamp, bool)> {
         let nodes = self.lock();
         let nodes = nodes.get(namespace).into_iter().flatten();
-        nodes.map(|(uid, live)| (uid.clone(), (live.last_seen, self.is_online(live, uptime)))).collect()
+        nodes
+            .map(|(uid, live)| (uid.clone(), (live.last_seen, self.is_online(live, uptime))))
+            .collect()
     }
 
     pub(super) fn is_online(&self, live: &Live, uptime: Duration) -> bool {
@@ -105,7 +134,11 @@ impl LiveNodes {
             for (uid, live) in nodes.iter_mut() {
                 if live.online && uptime.saturating_sub(live.seen) > self.patience {
                     live.online = false;
-                    gone.push(Transition { namespace: namespace.clone(), uid: uid.clone(), online: false });
+                    gone.push(Transition {
+                        namespace: namespace.clone(),
+                        uid: uid.clone(),
+                        online: false,
+                    });
                 }
             }
         }

@@ -37,22 +37,32 @@ pub(super) async fn one(
     namespace: &Namespace,
     uid: &NodeUid,
 ) -> Result<Option<ReportRow>, StoreError> {
-    let row = sqlx::query(sqlx::AssertSqlSafe(format!("{COLUMNS} WHERE namespace = ? AND uid = ?")))
-        .bind(namespace.as_str())
-        .bind(uid.as_str())
-        .fetch_optional(store.reader())
-        .await
-        .doing("read the report")?;
-    row.as_ref().map(report_row).transpose().map(|row| row.map(|(_, row)| row))
+    let row = sqlx::query(sqlx::AssertSqlSafe(format!(
+        "{COLUMNS} WHERE namespace = ? AND uid = ?"
+    )))
+    .bind(namespace.as_str())
+    .bind(uid.as_str())
+    .fetch_optional(store.reader())
+    .await
+    .doing("read the report")?;
+    row.as_ref()
+        .map(report_row)
+        .transpose()
+        .map(|row| row.map(|(_, row)| row))
 }
 
 /// The rows of all nodes of a namespace.
-pub(super) async fn all(store: &Store, namespace: &Namespace) -> Result<Vec<(NodeUid, ReportRow)>, StoreError> {
-    let rows = sqlx::query(sqlx::AssertSqlSafe(format!("{COLUMNS} WHERE namespace = ?")))
-        .bind(namespace.as_str())
-        .fetch_all(store.reader())
-        .await
-        .doing("read the reports")?;
+pub(super) async fn all(
+    store: &Store,
+    namespace: &Namespace,
+) -> Result<Vec<(NodeUid, ReportRow)>, StoreError> {
+    let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+        "{COLUMNS} WHERE namespace = ?"
+    )))
+    .bind(namespace.as_str())
+    .fetch_all(store.reader())
+    .await
+    .doing("read the reports")?;
     rows.iter().map(report_row).collect()
 }
 
@@ -73,7 +83,11 @@ pub(super) async fn status(
 }
 
 /// Makes the row of a node, so that the updates below find one. Nothing for a node that is not there.
-pub(super) async fn ensure(store: &Store, namespace: &Namespace, uid: &NodeUid) -> Result<(), StoreError> {
+pub(super) async fn ensure(
+    store: &Store,
+    namespace: &Namespace,
+    uid: &NodeUid,
+) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO node_reports (namespace, uid) SELECT namespace, uid FROM nodes WHERE namespace = ? AND uid = ? \
          ON CONFLICT DO NOTHING",
@@ -207,10 +221,18 @@ pub(super) async fn put_last_seen(
 }
 
 fn report_row(row: &SqliteRow) -> Result<(NodeUid, ReportRow), StoreError> {
-    let bad = |reason: String| StoreError::Row { what: "report", reason };
-    let uid: NodeUid = text(row, "uid")?.parse().map_err(|error| bad(format!("{error}")))?;
+    let bad = |reason: String| StoreError::Row {
+        what: "report",
+        reason,
+    };
+    let uid: NodeUid = text(row, "uid")?
+        .parse()
+        .map_err(|error| bad(format!("{error}")))?;
     let time = |column| -> Result<Option<Timestamp>, StoreError> { optional(row, column) };
-    let acknowledged = match row.try_get::<&str, _>("acked_digest").doing("read the report")? {
+    let acknowledged = match row
+        .try_get::<&str, _>("acked_digest")
+        .doing("read the report")?
+    {
         "" => None,
         digest => Some(Header {
             node_uid: uid.clone(),

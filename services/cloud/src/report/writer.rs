@@ -29,10 +29,17 @@ pub(super) struct Write {
 
 #[derive(Debug)]
 pub(super) enum What {
-    Status { digest: String, status: Vec<u8>, now: Timestamp },
+    Status {
+        digest: String,
+        status: Vec<u8>,
+        now: Timestamp,
+    },
     Acknowledged(Header),
     Refused(String),
-    Epoch { epoch: Epoch, generation: Generation },
+    Epoch {
+        epoch: Epoch,
+        generation: Generation,
+    },
     Event(Box<NewEvent>),
     LastSeen(Timestamp),
 }
@@ -49,9 +56,17 @@ pub(super) fn queue() -> (Writer, Queue) {
 }
 
 /// Empties the queue until `finish`, then once more; who writes after that is told that nothing was stored.
-pub(super) async fn run(store: Store, keep_events: u32, mut queue: Queue, finish: CancellationToken) {
+pub(super) async fn run(
+    store: Store,
+    keep_events: u32,
+    mut queue: Queue,
+    finish: CancellationToken,
+) {
     let mut batch = Vec::new();
-    while let Some(count) = finish.run_until_cancelled(queue.recv_many(&mut batch, QUEUE)).await {
+    while let Some(count) = finish
+        .run_until_cancelled(queue.recv_many(&mut batch, QUEUE))
+        .await
+    {
         if count == 0 {
             return;
         }
@@ -65,10 +80,13 @@ pub(super) async fn run(store: Store, keep_events: u32, mut queue: Queue, finish
 
 async fn write_batch(store: &Store, keep_events: u32, batch: &mut Vec<Write>) {
     match write(store, keep_events, batch).await {
-        Ok(()) => batch.drain(..).filter_map(|write| write.done).for_each(|done| {
-            // Nobody waits any more: fine.
-            let _ = done.send(());
-        }),
+        Ok(()) => batch
+            .drain(..)
+            .filter_map(|write| write.done)
+            .for_each(|done| {
+                // Nobody waits any more: fine.
+                let _ = done.send(());
+            }),
         Err(error) => {
             // Who waits is told by the dropped sender; the node reports again.
             tracing::error!(error = %chain(&error), reports = batch.len(), "cannot write what nodes report");
@@ -78,19 +96,29 @@ async fn write_batch(store: &Store, keep_events: u32, batch: &mut Vec<Write>) {
 }
 
 async fn write(store: &Store, keep_events: u32, batch: &[Write]) -> Result<(), StoreError> {
-    let mut tx = store.writer().begin_with("BEGIN IMMEDIATE").await.doing("write reports")?;
+    let mut tx = store
+        .writer()
+        .begin_with("BEGIN IMMEDIATE")
+        .await
+        .doing("write reports")?;
     for write in batch {
         apply(&mut tx, keep_events, write).await?;
     }
     tx.commit().await.doing("write reports")
 }
 
-async fn apply(connection: &mut SqliteConnection, keep_events: u32, write: &Write) -> Result<(), StoreError> {
+async fn apply(
+    connection: &mut SqliteConnection,
+    keep_events: u32,
+    write: &Write,
+) -> Result<(), StoreError> {
     let (namespace, uid) = (&write.namespace, &write.uid);
     match &write.what {
-        What::Status { digest, status, now } => {
-            rows::put_status(connection, namespace, uid, digest, status, *now).await
-        }
+        What::Status {
+            digest,
+            status,
+            now,
+        } => rows::put_status(connection, namespace, uid, digest, status, *now).await,
         What::Acknowledged(header) => rows::put_acknowledged(connection, namespace, header).await,
         What::Refused(refused) => rows::put_refused(connection, namespace, uid, refused).await,
         What::Epoch { epoch, generation } => {

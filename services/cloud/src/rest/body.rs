@@ -20,16 +20,22 @@ pub(super) const MAX_BODY: usize = 4 * 1024 * 1024;
 /// cut off in the middle sees a broken connection instead.
 const MAX_DRAIN: usize = 4 * MAX_BODY;
 
+/// Most warnings in one answer.
+const MAX_WARNINGS: usize = 20;
+
 /// Warnings for the caller, put into headers when the answer is written.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Warnings(Arc<Mutex<Vec<String>>>);
 
 impl Warnings {
+    /// Each becomes a header; more than [`MAX_WARNINGS`] are not read by anybody.
     fn push(&self, warning: String) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(warning);
+        let mut warnings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match warnings.len() {
+            0..MAX_WARNINGS => warnings.push(warning),
+            MAX_WARNINGS => warnings.push("and more".to_owned()),
+            _ => {}
+        }
     }
 
     pub(super) fn take(&self) -> Vec<String> {

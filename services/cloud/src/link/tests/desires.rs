@@ -13,13 +13,29 @@ async fn a_node_is_welcomed_and_sent_the_signed_desire_of_its_labels() {
     cloud.app_for("edge-1", "{}").await;
     let revision = cloud.app_for("edge-2", "{}").await;
     let mut stream = cloud.connect(&node, None).await;
-    assert_eq!((stream.welcome.namespace.as_str(), stream.welcome.node_name.as_str()), ("default", "edge-1"));
-    assert_eq!((stream.welcome.protocol, stream.welcome.heartbeat_period_ms), (1, 15_000));
+    assert_eq!(
+        (
+            stream.welcome.namespace.as_str(),
+            stream.welcome.node_name.as_str()
+        ),
+        ("default", "edge-1")
+    );
+    assert_eq!(
+        (stream.welcome.protocol, stream.welcome.heartbeat_period_ms),
+        (1, 15_000)
+    );
     assert!(stream.welcome.time.is_some());
     let desire = cloud.read(&stream.desire().await).await;
     assert_eq!(desire.node_uid, node.identity.uid);
-    assert_eq!((desire.epoch, desire.generation), (Epoch(0), revision.into()));
-    let apps: Vec<_> = desire.apps.iter().map(|app| app.app.name.as_str()).collect();
+    assert_eq!(
+        (desire.epoch, desire.generation),
+        (Epoch(0), revision.into())
+    );
+    let apps: Vec<_> = desire
+        .apps
+        .iter()
+        .map(|app| app.app.name.as_str())
+        .collect();
     assert_eq!(apps, ["app-edge-1"]);
     stream.ack(&desire).await;
     eventually!(cloud.report(&node).await.summary.acknowledged == Some(desire.header()));
@@ -29,8 +45,14 @@ async fn a_node_is_welcomed_and_sent_the_signed_desire_of_its_labels() {
 async fn a_change_is_pushed_to_the_nodes_it_touches_and_to_no_other() {
     let cloud = cloud().await;
     let (touched, other) = (cloud.node("edge-1").await, cloud.node("edge-2").await);
-    let (mut a, mut b) = (cloud.connect(&touched, None).await, cloud.connect(&other, None).await);
-    let (_, first) = (cloud.read(&a.desire().await).await, cloud.read(&b.desire().await).await);
+    let (mut a, mut b) = (
+        cloud.connect(&touched, None).await,
+        cloud.connect(&other, None).await,
+    );
+    let (_, first) = (
+        cloud.read(&a.desire().await).await,
+        cloud.read(&b.desire().await).await,
+    );
     b.ack(&first).await;
     cloud.app_for("edge-1", "{}").await;
     assert_eq!(cloud.read(&a.desire().await).await.apps.len(), 1);
@@ -52,7 +74,10 @@ async fn a_delivery_is_a_hop_that_can_be_followed_in_the_log() {
     stream.desire().await;
     let events = capture.named("desire.delivered");
     assert_eq!(events.len(), 1);
-    assert_eq!((events[0].field("node"), events[0].field("generation")), ("edge-1", revision.to_string().as_str()));
+    assert_eq!(
+        (events[0].field("node"), events[0].field("generation")),
+        ("edge-1", revision.to_string().as_str())
+    );
 }
 
 #[tokio::test]
@@ -77,15 +102,30 @@ async fn labels_and_desired_properties_of_the_node_change_its_desire() {
     let mut stream = cloud.connect(&node, None).await;
     assert!(cloud.read(&stream.desire().await).await.apps.is_empty());
     let store = &cloud.fixture.store;
-    let mut row = store.node(&cloud.fixture.namespace, "edge-1").await.unwrap().unwrap();
+    let mut row = store
+        .node(&cloud.fixture.namespace, "edge-1")
+        .await
+        .unwrap()
+        .unwrap();
     row.labels.insert("site".to_owned(), "north".to_owned());
-    let wish = crate::store::DesiredProperty { value: "on".to_owned(), time: row.create_time };
+    let wish = crate::store::DesiredProperty {
+        value: "on".to_owned(),
+        time: row.create_time,
+    };
     row.properties.insert("lamp".to_owned(), wish);
-    let mut tx = store.begin(&cloud.fixture.namespace, by(&cloud.fixture.clock)).await.unwrap();
-    tx.put_node(&mut row, crate::store::Verb::Update).await.unwrap();
+    let mut tx = store
+        .begin(&cloud.fixture.namespace, by(&cloud.fixture.clock))
+        .await
+        .unwrap();
+    tx.put_node(&mut row, crate::store::Verb::Update)
+        .await
+        .unwrap();
     tx.commit().await.unwrap();
     let desire = cloud.read(&stream.desire().await).await;
-    assert_eq!((desire.apps.len(), desire.node_properties["lamp"].as_str()), (1, "on"));
+    assert_eq!(
+        (desire.apps.len(), desire.node_properties["lamp"].as_str()),
+        (1, "on")
+    );
 }
 
 #[tokio::test]
@@ -122,7 +162,10 @@ async fn a_database_put_back_to_an_older_copy_raises_the_epoch_and_the_node_foll
     stream.send(Up::Presented(signed)).await;
     let desire = cloud.read(&stream.desire().await).await;
     assert_eq!(desire.epoch, held.epoch.next());
-    assert_eq!(baetyl_model::accept_desire(None, Some(&held.header()), &desire.header()), baetyl_model::Accept::New);
+    assert_eq!(
+        baetyl_model::accept_desire(None, Some(&held.header()), &desire.header()),
+        baetyl_model::Accept::New
+    );
     stream.ack(&desire).await;
     stream.is_quiet().await;
     assert_eq!(cloud.reasons(&node).await, ["CloudStateWentBack"]);
@@ -141,12 +184,31 @@ async fn an_unproved_claim_of_something_newer_changes_nothing_at_the_cloud() {
     let mut genuine = cloud.connect(&node, None).await;
     let genuine = genuine.desire().await;
     let desire = cloud.read(&genuine).await;
-    let claim = Header { epoch: Epoch(7), generation: Generation(1000), ..desire.header() };
-    let lie = Desire { epoch: Epoch(7), generation: Generation(1000), ..desire.clone() };
-    let foreign_key = foreign.fixture.pki.desire_key(&foreign.fixture.namespace).await.unwrap();
+    let claim = Header {
+        epoch: Epoch(7),
+        generation: Generation(1000),
+        ..desire.header()
+    };
+    let lie = Desire {
+        epoch: Epoch(7),
+        generation: Generation(1000),
+        ..desire.clone()
+    };
+    let foreign_key = foreign
+        .fixture
+        .pki
+        .desire_key(&foreign.fixture.namespace)
+        .await
+        .unwrap();
     let forged = sign::sign_desire(foreign_key.pair(), lie.clone());
-    let altered = SignedDesire { payload: forged.payload.clone(), signatures: genuine.signatures.clone() };
-    let unsigned = SignedDesire { payload: forged.payload.clone(), signatures: Vec::new() };
+    let altered = SignedDesire {
+        payload: forged.payload.clone(),
+        signatures: genuine.signatures.clone(),
+    };
+    let unsigned = SignedDesire {
+        payload: forged.payload.clone(),
+        signatures: Vec::new(),
+    };
     for presented in [forged, altered, unsigned] {
         let mut stream = cloud.connect(&node, Some(claim.clone())).await;
         assert!(matches!(stream.next().await, Down::PresentDesire(_)));
@@ -166,7 +228,11 @@ async fn a_desire_of_another_node_proves_nothing() {
     let (node, other) = (cloud.node("edge-1").await, cloud.node("edge-2").await);
     let theirs = cloud.connect(&other, None).await.desire().await;
     let desire = cloud.read(&theirs).await;
-    let claim = Header { node_uid: node.identity.uid.clone(), epoch: Epoch(3), ..desire.header() };
+    let claim = Header {
+        node_uid: node.identity.uid.clone(),
+        epoch: Epoch(3),
+        ..desire.header()
+    };
     let mut stream = cloud.connect(&node, Some(claim)).await;
     assert!(matches!(stream.next().await, Down::PresentDesire(_)));
     stream.send(Up::Presented(theirs)).await;
@@ -193,10 +259,19 @@ async fn a_node_in_local_mode_is_sent_no_desire() {
     let cloud = cloud().await;
     let node = cloud.node("edge-1").await;
     let store = &cloud.fixture.store;
-    let mut row = store.node(&cloud.fixture.namespace, "edge-1").await.unwrap().unwrap();
+    let mut row = store
+        .node(&cloud.fixture.namespace, "edge-1")
+        .await
+        .unwrap()
+        .unwrap();
     row.spec.sync_mode = "local".to_owned();
-    let mut tx = store.begin(&cloud.fixture.namespace, by(&cloud.fixture.clock)).await.unwrap();
-    tx.put_node(&mut row, crate::store::Verb::Update).await.unwrap();
+    let mut tx = store
+        .begin(&cloud.fixture.namespace, by(&cloud.fixture.clock))
+        .await
+        .unwrap();
+    tx.put_node(&mut row, crate::store::Verb::Update)
+        .await
+        .unwrap();
     tx.commit().await.unwrap();
     cloud.app_for("edge-1", "{}").await;
     cloud.connect(&node, None).await.is_quiet().await;

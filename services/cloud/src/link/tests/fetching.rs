@@ -10,9 +10,17 @@ use crate::store::ConfigObject;
 
 impl Cloud {
     /// Bodies by digest, as they came.
-    async fn fetch(&self, node: &Node, digests: &[Digest]) -> Result<Vec<(String, Vec<u8>)>, Status> {
+    async fn fetch(
+        &self,
+        node: &Node,
+        digests: &[Digest],
+    ) -> Result<Vec<(String, Vec<u8>)>, Status> {
         let digests = digests.iter().map(ToString::to_string).collect();
-        let mut answers = self.client(node).fetch_resources(request(FetchResourcesRequest { digests })).await?.into_inner();
+        let mut answers = self
+            .client(node)
+            .fetch_resources(request(FetchResourcesRequest { digests }))
+            .await?
+            .into_inner();
         let mut bodies = Vec::new();
         let mut body = Vec::new();
         while let Some(part) = answers.message().await? {
@@ -25,9 +33,21 @@ impl Cloud {
         Ok(bodies)
     }
 
-    async fn fetch_object(&self, node: &Node, digest: Digest, offset: u64) -> Result<(u64, Vec<u8>), Status> {
-        let message = FetchObjectRequest { digest: digest.to_string(), offset };
-        let mut answers = self.client(node).fetch_object(request(message)).await?.into_inner();
+    async fn fetch_object(
+        &self,
+        node: &Node,
+        digest: Digest,
+        offset: u64,
+    ) -> Result<(u64, Vec<u8>), Status> {
+        let message = FetchObjectRequest {
+            digest: digest.to_string(),
+            offset,
+        };
+        let mut answers = self
+            .client(node)
+            .fetch_object(request(message))
+            .await?
+            .into_inner();
         let (mut total, mut bytes) = (None, Vec::new());
         while let Some(part) = answers.message().await? {
             total.get_or_insert(part.total_size);
@@ -53,10 +73,21 @@ impl Cloud {
             object: "pack".to_owned(),
             unpack: String::new(),
         }];
-        let mut tx = self.fixture.store.begin(&self.fixture.namespace, by(&self.fixture.clock)).await.unwrap();
+        let mut tx = self
+            .fixture
+            .store
+            .begin(&self.fixture.namespace, by(&self.fixture.clock))
+            .await
+            .unwrap();
         tx.put_resource(config).await.unwrap();
         tx.commit().await.unwrap();
-        self.put_app("app-pack", "name=edge-1", "{}", &[(Kind::Configuration, "pack")]).await;
+        self.put_app(
+            "app-pack",
+            "name=edge-1",
+            "{}",
+            &[(Kind::Configuration, "pack")],
+        )
+        .await;
         digest
     }
 }
@@ -70,14 +101,29 @@ fn body(name: &str) -> (Digest, Vec<u8>) {
 async fn a_node_fetches_what_its_desire_references_and_secrets_come_decrypted() {
     let cloud = cloud().await;
     let node = cloud.node("edge-1").await;
-    cloud.put_app("web", "name=edge-1", "app", &[(Kind::Configuration, "conf"), (Kind::Secret, "keys")]).await;
-    let desire = cloud.read(&cloud.connect(&node, None).await.desire().await).await;
+    cloud
+        .put_app(
+            "web",
+            "name=edge-1",
+            "app",
+            &[(Kind::Configuration, "conf"), (Kind::Secret, "keys")],
+        )
+        .await;
+    let desire = cloud
+        .read(&cloud.connect(&node, None).await.desire().await)
+        .await;
     let wanted: Vec<Digest> = desire.apps[0].digests().collect();
     let bodies = cloud.fetch(&node, &wanted).await.unwrap();
-    let texts: Vec<_> = bodies.iter().map(|(_, body)| String::from_utf8_lossy(body).into_owned()).collect();
+    let texts: Vec<_> = bodies
+        .iter()
+        .map(|(_, body)| String::from_utf8_lossy(body).into_owned())
+        .collect();
     assert_eq!(texts, ["app", "body of conf", "body of keys"]);
     for ((digest, body), reference) in bodies.iter().zip(desire.apps[0].references()) {
-        assert_eq!((digest, body.len() as u64), (&reference.digest.to_string(), reference.size));
+        assert_eq!(
+            (digest, body.len() as u64),
+            (&reference.digest.to_string(), reference.size)
+        );
         assert_eq!(digest::of(body), reference.digest);
     }
 }
@@ -86,8 +132,17 @@ async fn a_node_fetches_what_its_desire_references_and_secrets_come_decrypted() 
 async fn a_node_that_asks_for_the_secret_of_another_node_is_refused_and_gets_nothing_at_all() {
     let cloud = cloud().await;
     let (node, other) = (cloud.node("edge-1").await, cloud.node("edge-2").await);
-    cloud.put_app("mine", "name=edge-1", "app", &[(Kind::Configuration, "conf")]).await;
-    cloud.put_app("theirs", "name=edge-2", "app2", &[(Kind::Secret, "keys")]).await;
+    cloud
+        .put_app(
+            "mine",
+            "name=edge-1",
+            "app",
+            &[(Kind::Configuration, "conf")],
+        )
+        .await;
+    cloud
+        .put_app("theirs", "name=edge-2", "app2", &[(Kind::Secret, "keys")])
+        .await;
     let (own, secret) = (body("conf").0, body("keys").0);
     assert!(cloud.fetch(&other, &[secret]).await.is_ok());
     for digests in [vec![secret], vec![own, secret]] {
@@ -101,13 +156,28 @@ async fn a_node_that_asks_for_the_secret_of_another_node_is_refused_and_gets_not
 async fn a_digest_nobody_knows_is_refused_like_that_of_another_node() {
     let cloud = cloud().await;
     let node = cloud.node("edge-1").await;
-    let status = cloud.fetch(&node, &[Digest::from_sha256([9; 32])]).await.unwrap_err();
+    let status = cloud
+        .fetch(&node, &[Digest::from_sha256([9; 32])])
+        .await
+        .unwrap_err();
     assert_eq!(status.code(), Code::PermissionDenied);
-    let message = FetchResourcesRequest { digests: vec!["sha256:short".to_owned()] };
-    let status = cloud.client(&node).fetch_resources(request(message)).await.unwrap_err();
+    let message = FetchResourcesRequest {
+        digests: vec!["sha256:short".to_owned()],
+    };
+    let status = cloud
+        .client(&node)
+        .fetch_resources(request(message))
+        .await
+        .unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
-    let message = FetchResourcesRequest { digests: vec![String::new(); 1001] };
-    let status = cloud.client(&node).fetch_resources(request(message)).await.unwrap_err();
+    let message = FetchResourcesRequest {
+        digests: vec![String::new(); 1001],
+    };
+    let status = cloud
+        .client(&node)
+        .fetch_resources(request(message))
+        .await
+        .unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
 }
 
@@ -122,7 +192,14 @@ async fn what_was_delivered_before_the_last_change_can_still_be_fetched_but_noth
         cloud.app_for("edge-1", text).await;
         digests.push(cloud.read(&stream.desire().await).await.apps[0].app.digest);
     }
-    assert_eq!(cloud.fetch(&node, &[digests[1], digests[2]]).await.unwrap().len(), 2);
+    assert_eq!(
+        cloud
+            .fetch(&node, &[digests[1], digests[2]])
+            .await
+            .unwrap()
+            .len(),
+        2
+    );
     let status = cloud.fetch(&node, &[digests[0]]).await.unwrap_err();
     assert_eq!(status.code(), Code::PermissionDenied);
 }
@@ -134,7 +211,10 @@ async fn a_large_body_comes_in_parts_and_an_empty_one_in_one() {
     let long = "x".repeat(200_000);
     cloud.put_app("aa", "name=edge-1", &long, &[]).await;
     cloud.put_app("bb", "name=edge-1", "", &[]).await;
-    let bodies = cloud.fetch(&node, &[digest::of(long.as_bytes()), digest::of(b"")]).await.unwrap();
+    let bodies = cloud
+        .fetch(&node, &[digest::of(long.as_bytes()), digest::of(b"")])
+        .await
+        .unwrap();
     let lengths: Vec<_> = bodies.iter().map(|(_, body)| body.len()).collect();
     assert_eq!(lengths, [200_000, 0]);
 }
@@ -146,7 +226,12 @@ async fn a_resource_that_was_deleted_meanwhile_is_named() {
     cloud.put_app("web", "name=edge-1", "app", &[]).await;
     let mut stream = cloud.connect(&node, None).await;
     let digest = cloud.read(&stream.desire().await).await.apps[0].app.digest;
-    let mut tx = cloud.fixture.store.begin(&cloud.fixture.namespace, by(&cloud.fixture.clock)).await.unwrap();
+    let mut tx = cloud
+        .fixture
+        .store
+        .begin(&cloud.fixture.namespace, by(&cloud.fixture.clock))
+        .await
+        .unwrap();
     tx.delete_resource(Kind::Application, "web").await.unwrap();
     tx.commit().await.unwrap();
     stream.desire().await;
@@ -166,7 +251,10 @@ async fn an_object_is_fetched_from_any_offset() {
         assert_eq!(total, 150_000);
         assert_eq!(got, bytes[usize::try_from(offset).unwrap()..]);
     }
-    let status = cloud.fetch_object(&node, digest, 150_001).await.unwrap_err();
+    let status = cloud
+        .fetch_object(&node, digest, 150_001)
+        .await
+        .unwrap_err();
     assert_eq!(status.code(), Code::OutOfRange);
 }
 
@@ -186,6 +274,10 @@ async fn an_object_of_another_node_is_refused_and_a_missing_one_is_named() {
 async fn a_tunnel_is_not_part_of_this_release() {
     let cloud = cloud().await;
     let node = cloud.node("edge-1").await;
-    let status = cloud.client(&node).tunnel(tokio_stream::iter([TunnelRequest::default()])).await.unwrap_err();
+    let status = cloud
+        .client(&node)
+        .tunnel(tokio_stream::iter([TunnelRequest::default()]))
+        .await
+        .unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented);
 }

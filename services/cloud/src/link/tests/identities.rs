@@ -1,6 +1,8 @@
 //! Who may connect, renewals, and the end of an identity.
 
-use baetyl_proto::link::{FetchResourcesRequest, RenewCertificateRequest, RenewCertificateResponse};
+use baetyl_proto::link::{
+    FetchResourcesRequest, RenewCertificateRequest, RenewCertificateResponse,
+};
 use tonic::Code;
 
 use super::*;
@@ -12,14 +14,21 @@ impl Cloud {
     async fn renew(&self, node: &Node, key: &KeyPair) -> Result<RenewCertificateResponse, Status> {
         // Names in the request are ignored.
         let csr = csr_der(key, "default.somebody", &[]).into();
-        let answer = self.client(node).renew_certificate(request(RenewCertificateRequest { csr })).await?;
+        let answer = self
+            .client(node)
+            .renew_certificate(request(RenewCertificateRequest { csr }))
+            .await?;
         Ok(answer.into_inner())
     }
 
     async fn renewed(&self, node: &Node, key: KeyPair) -> Node {
         let answer = self.renew(node, &key).await.unwrap();
         let certificate = CertificateDer::from(answer.certificate_chain[0].to_vec());
-        Node { identity: node.identity.clone(), key: Arc::new(key), certificate }
+        Node {
+            identity: node.identity.clone(),
+            key: Arc::new(key),
+            certificate,
+        }
     }
 
     /// A node that was activated: its key is bound.
@@ -30,15 +39,27 @@ impl Cloud {
 
     async fn activate(&self, name: &str) -> Node {
         let (store, pki) = (self.fixture.store.clone(), self.fixture.pki.clone());
-        let row = store.node(&self.fixture.namespace, name).await.unwrap().unwrap();
+        let row = store
+            .node(&self.fixture.namespace, name)
+            .await
+            .unwrap()
+            .unwrap();
         let tokens = InstallTokens::new(pki.clone(), store.clone(), InstallConfig::default());
-        let token = tokens.install_command(&row, "", "https://x", None).await.unwrap().token;
+        let token = tokens
+            .install_command(&row, "", "https://x", None)
+            .await
+            .unwrap()
+            .token;
         let links = self.deps.links.clone();
         let activator = crate::activation::Activator::new(store, pki, tokens, links, Vec::new());
         let key = node_key();
         let csr = NodeCsr::from_der(&csr_der(&key, "", &[])).unwrap();
         let done = activator.activate(&token, &csr).await.unwrap();
-        Node { identity: done.node, key: Arc::new(key), certificate: done.certificate.certificate }
+        Node {
+            identity: done.node,
+            key: Arc::new(key),
+            certificate: done.certificate.certificate,
+        }
     }
 
     async fn refusal(&self, node: &Node) -> Status {
@@ -56,7 +77,10 @@ async fn a_certificate_of_another_authority_reaches_no_service() {
     let impostor = foreign.node("edge-1").await;
     // The transport fails: not a status of the cloud.
     let status = cloud.refusal(&impostor).await;
-    assert!(matches!(status.code(), Code::Unavailable | Code::Unknown), "{status}");
+    assert!(
+        matches!(status.code(), Code::Unavailable | Code::Unknown),
+        "{status}"
+    );
     assert!(cloud.deps.links.is_empty());
 }
 
@@ -69,7 +93,10 @@ async fn an_expired_certificate_within_the_grace_may_renew_itself_and_nothing_el
     let status = cloud.refusal(&node).await;
     assert_eq!(status.code(), Code::Unauthenticated, "{status}");
     assert!(status.message().contains("RenewCertificate"), "{status}");
-    let fetch = cloud.client(&node).fetch_resources(request(FetchResourcesRequest::default())).await;
+    let fetch = cloud
+        .client(&node)
+        .fetch_resources(request(FetchResourcesRequest::default()))
+        .await;
     assert_eq!(fetch.unwrap_err().code(), Code::Unauthenticated);
     let renewed = cloud.renewed(&node, node_key()).await;
     cloud.connect(&renewed, None).await.desire().await;
@@ -82,7 +109,10 @@ async fn after_the_grace_the_handshake_fails() {
     cloud.fixture.advance_days(491);
     cloud.fixture.pki.renew_server_certificate().await.unwrap();
     let status = cloud.renew(&node, &node_key()).await.unwrap_err();
-    assert!(matches!(status.code(), Code::Unavailable | Code::Unknown), "{status}");
+    assert!(
+        matches!(status.code(), Code::Unavailable | Code::Unknown),
+        "{status}"
+    );
 }
 
 #[tokio::test]
@@ -103,7 +133,10 @@ async fn a_renewed_certificate_is_of_the_same_node_whatever_the_request_says() {
     let node = cloud.activated("edge-1").await;
     let renewed = cloud.renewed(&node, node_key()).await;
     let peer = PeerIdentity::from_certificate(&renewed.certificate, "baetyl.local").unwrap();
-    assert_eq!((peer.namespace, peer.uid), (node.identity.namespace, node.identity.uid));
+    assert_eq!(
+        (peer.namespace, peer.uid),
+        (node.identity.namespace, node.identity.uid)
+    );
 }
 
 #[tokio::test]
@@ -127,7 +160,10 @@ async fn renewing_with_the_same_key_leaves_that_key_good() {
     let node = cloud.activated("edge-1").await;
     let answer = cloud.renew(&node, &node.key).await.unwrap();
     let certificate = CertificateDer::from(answer.certificate_chain[0].to_vec());
-    let renewed = Node { certificate, ..node.clone() };
+    let renewed = Node {
+        certificate,
+        ..node.clone()
+    };
     cloud.connect(&renewed, None).await;
     cloud.connect(&node, None).await;
 }
@@ -149,7 +185,10 @@ async fn a_deleted_node_may_neither_fetch_nor_renew_also_when_its_name_lives_aga
     let node = cloud.activated("edge-1").await;
     cloud.fixture.delete_node("edge-1").await;
     cloud.fixture.add_node_as("edge-1", "uid-reborn").await;
-    let fetch = cloud.client(&node).fetch_resources(request(FetchResourcesRequest::default())).await;
+    let fetch = cloud
+        .client(&node)
+        .fetch_resources(request(FetchResourcesRequest::default()))
+        .await;
     assert_eq!(fetch.unwrap_err().code(), Code::PermissionDenied);
     let status = cloud.renew(&node, &node_key()).await.unwrap_err();
     assert_eq!(status.code(), Code::PermissionDenied);
@@ -173,8 +212,14 @@ async fn a_node_the_cloud_does_not_know_is_told_why_that_may_be() {
 async fn a_request_that_is_damaged_renews_nothing() {
     let cloud = cloud().await;
     let node = cloud.activated("edge-1").await;
-    let message = RenewCertificateRequest { csr: b"rubbish".as_slice().into() };
-    let status = cloud.client(&node).renew_certificate(request(message)).await.unwrap_err();
+    let message = RenewCertificateRequest {
+        csr: b"rubbish".as_slice().into(),
+    };
+    let status = cloud
+        .client(&node)
+        .renew_certificate(request(message))
+        .await
+        .unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
     cloud.connect(&node, None).await;
 }

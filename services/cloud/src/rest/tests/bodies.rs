@@ -227,3 +227,21 @@ async fn the_document_and_its_page_are_served() {
             .contains("default-src 'none'")
     );
 }
+
+#[tokio::test]
+async fn many_unknown_fields_and_odd_names_make_few_and_legal_warnings() {
+    let c = cloud().await;
+    let mut body = config("c1", "x");
+    for index in 0..1000 {
+        body[format!("feld-ä\n{index}")] = json!(1);
+    }
+    let answer = c.post("/v1/configs", &body).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+    let warnings: Vec<_> = answer.headers.get_all("warning").iter().collect();
+    assert_eq!(warnings.len(), 21);
+    assert!(
+        warnings[0].to_str().unwrap().contains("feld-?"),
+        "{warnings:?}"
+    );
+    assert_eq!(warnings[20], "299 - \"and more\"");
+}

@@ -204,3 +204,21 @@ async fn long_names_stay_within_the_limit_and_apart() {
     }
     assert_eq!(names.len(), 2);
 }
+
+#[tokio::test]
+async fn what_was_generated_for_one_application_cannot_be_used_by_another() {
+    let c = cloud().await;
+    let body = function_app(&c, "native").await;
+    let shown = c.created("/v1/apps", body).await;
+    let generated = shown["volumes"][1]["config"]["name"].clone();
+    let mut other = app("a1");
+    other["volumes"] = json!([{"name": "vol", "config": {"name": generated}}]);
+    let answer = c.post("/v1/apps", &other).await;
+    assert_eq!(answer.status, StatusCode::NOT_FOUND, "{}", answer.text);
+    let path = format!("/v1/configs/{}", generated.as_str().unwrap());
+    assert_eq!(
+        c.put(&path, &config("x1", "x")).await.code(),
+        "ErrResourceInvisible"
+    );
+    assert_eq!(c.delete(&path).await.code(), "nonBaetyl");
+}
