@@ -109,6 +109,8 @@ pub struct EdgeLink {
     commands: VecDeque<String>,
     last_heard: Duration,
     last_sent: Duration,
+    /// The last heartbeat: the only message that the cloud answers in any case.
+    last_heartbeat: Duration,
     /// `None`: none were sent on this stream.
     last_stats: Option<Duration>,
 }
@@ -132,6 +134,7 @@ impl EdgeLink {
             commands: VecDeque::new(),
             last_heard: Duration::ZERO,
             last_sent: Duration::ZERO,
+            last_heartbeat: Duration::ZERO,
             last_stats: None,
         }
     }
@@ -192,10 +195,7 @@ impl EdgeLink {
         if self.phase == EdgePhase::Online {
             self.report(now, &mut actions);
         }
-        if actions
-            .iter()
-            .any(|action| matches!(action, EdgeAction::Send(_) | EdgeAction::SendEvent { .. }))
-        {
+        if is_any_sent(&actions) {
             self.last_sent = now;
         }
         actions
@@ -212,7 +212,7 @@ impl EdgeLink {
                     (self.sent > self.acked).then(|| self.events_sent + self.periods.retry);
                 let always = [
                     self.last_heard + self.periods.silence(),
-                    self.last_sent + self.periods.heartbeat,
+                    self.heartbeat_due(),
                     self.last_stats
                         .map_or(now, |last| last + self.periods.stats),
                 ];
@@ -375,11 +375,25 @@ impl EdgeLink {
             self.last_stats = Some(now);
             actions.push(EdgeAction::Send(Up::Stats));
         }
-        let sent = actions
-            .iter()
-            .any(|action| matches!(action, EdgeAction::Send(_) | EdgeAction::SendEvent { .. }));
-        if !sent && now.saturating_sub(self.last_sent) >= self.periods.heartbeat {
+        if is_any_sent(actions) {
+            self.last_sent = now;
+        }
+        if now >= self.heartbeat_due() {
+            self.last_heartbeat = now;
             actions.push(EdgeAction::Send(Up::Heartbeat));
         }
     }
+
+    /// When nothing was said for a period, or nothing was heard: a heartbeat is the one message that the cloud always
+    /// answers, and a link that says only what is not answered (stats) would take a living cloud for a dead one.
+    fn heartbeat_due(&self) -> Duration {
+        let asked = self.last_heard.max(self.last_heartbeat);
+        self.last_sent.min(asked) + self.periods.heartbeat
+    }
+}
+
+fn is_any_sent(actions: &[EdgeAction]) -> bool {
+    actions
+        .iter()
+        .any(|action| matches!(action, EdgeAction::Send(_) | EdgeAction::SendEvent { .. }))
 }

@@ -139,30 +139,59 @@ fn an_offered_desire_is_acknowledged_when_the_node_holds_it() {
     assert_eq!(edge.next(input, SECOND), [EdgeAction::Send(ack)]);
 }
 
-#[test]
-fn a_quiet_edge_sends_heartbeats_and_stats_on_their_periods() {
-    let mut edge = online(None);
+/// What an edge says to a cloud that answers heartbeats and nothing else, as (second, action).
+fn said_in(edge: &mut EdgeLink, time: Duration) -> Vec<(u64, EdgeAction)> {
     let mut sent = Vec::new();
     let mut now = Duration::ZERO;
-    while now < SECOND * 60 {
-        let wait = edge.wake_in(now).unwrap();
+    while now < time {
+        let wait = edge.wake_in(now).expect("a link that was given up");
         assert!(wait > Duration::ZERO, "it spins at {now:?}");
         now += wait;
         for action in edge.next(EdgeInput::Tick, now) {
+            if action == EdgeAction::Send(Up::Heartbeat) {
+                edge.next(EdgeInput::Received(Down::HeartbeatAck { time: None }), now);
+            }
             sent.push((now.as_secs(), action));
-            edge.next(EdgeInput::Received(Down::HeartbeatAck { time: None }), now);
         }
     }
+    sent
+}
+
+#[test]
+fn a_quiet_edge_sends_heartbeats_and_stats_on_their_periods() {
+    let sent = said_in(&mut online(None), SECOND * 60);
     let (stats, heartbeat) = (EdgeAction::Send(Up::Stats), EdgeAction::Send(Up::Heartbeat));
     let wanted = [
         (15, heartbeat.clone()),
         (20, stats.clone()),
-        (35, heartbeat.clone()),
+        (30, heartbeat.clone()),
         (40, stats.clone()),
-        (55, heartbeat),
+        (45, heartbeat.clone()),
         (60, stats),
+        (60, heartbeat),
     ];
     assert_eq!(sent, wanted);
+}
+
+#[test]
+fn an_edge_that_has_stats_to_send_all_the_time_does_not_take_a_living_cloud_for_a_dead_one() {
+    for stats in [1, 14, 15] {
+        let mut edge = EdgeLink::new(None, None, (0, 0));
+        edge.next(EdgeInput::Connected, Duration::ZERO);
+        let periods = Periods {
+            stats: SECOND * stats,
+            ..Periods::default()
+        };
+        let welcome = Down::Welcome {
+            periods,
+            status: None,
+            events: 0,
+            time: None,
+        };
+        edge.next(EdgeInput::Received(welcome), Duration::ZERO);
+        let sent = said_in(&mut edge, SECOND * 300);
+        assert!(!sent.iter().any(|(_, action)| *action == EdgeAction::Close));
+    }
 }
 
 #[test]

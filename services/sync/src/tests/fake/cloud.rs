@@ -49,8 +49,8 @@ pub(crate) struct Script {
     pub(crate) cut_object: Option<usize>,
     /// Objects wait here before their first byte.
     pub(crate) hold_objects: Option<Arc<tokio::sync::Semaphore>>,
-    /// Instead of what Connect would answer.
-    pub(crate) refuse_connect: Option<Status>,
+    /// The fingerprint of a certificate that is past its end: it may renew and nothing else.
+    pub(crate) expired: Option<String>,
     /// What renewed certificates say; None refuses.
     pub(crate) renew_as: Option<Leaf>,
     /// Signs renewed certificates instead of the cloud's own authority.
@@ -229,11 +229,11 @@ impl LinkService for Cloud {
         &self,
         request: Request<Streaming<ConnectRequest>>,
     ) -> Result<Response<Self::ConnectStream>, Status> {
-        if let Some(status) = &self.script().refuse_connect {
-            return Err(status.clone());
-        }
         let peer = request.extensions().get::<Peer>().unwrap();
         let fingerprint = tls::fingerprint(&peer.certificates[0]);
+        if self.script().expired.as_ref() == Some(&fingerprint) {
+            return Err(Status::unauthenticated("expired; call RenewCertificate"));
+        }
         let mut inbound = request.into_inner();
         let first = inbound.message().await?.and_then(|first| first.message);
         let Some(Up::Hello(hello)) = first else {
