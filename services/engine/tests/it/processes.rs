@@ -125,9 +125,10 @@ async fn a_new_version_takes_over_when_it_is_ready_and_the_old_one_leaves_nothin
     );
     std::fs::write(node.instance("shop", "2").join("ready"), "").unwrap();
     node.until("shop", "Healthy 2").await;
-    eventually!(!node.dir.join("engine/run/baetyl-edge/shop/1").exists());
+    for left in ["engine/run/baetyl-edge/shop/1", "log/baetyl-edge/shop/1"] {
+        eventually!(!node.dir.join(left).exists());
+    }
     assert!(!std::path::Path::new(&format!("/proc/{old}")).exists());
-    assert!(!node.dir.join("log/baetyl-edge/shop/1").exists());
 }
 
 #[tokio::test]

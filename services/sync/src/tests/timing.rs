@@ -9,7 +9,7 @@ use baetyl_proto::link::Welcome;
 use baetyl_proto::link::connect_request::Message as Up;
 use baetyl_proto::link::connect_response::Message as Down;
 use baetyl_proto::sync::link_state::Phase;
-use baetyl_testkit::{Leaf, ManualClock, PATIENCE, TestCa, eventually, free_port, until};
+use baetyl_testkit::{Leaf, ManualClock, PATIENCE, TestCa, free_port, until};
 use jiff::Timestamp;
 
 use super::fake::cloud::CloudStream;

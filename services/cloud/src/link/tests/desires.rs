@@ -153,8 +153,15 @@ async fn a_database_put_back_to_an_older_copy_raises_the_epoch_and_the_node_foll
     cloud.app_for("edge-1", "2").await;
     let revision = cloud.app_for("edge-1", "3").await;
     let mut stream = cloud.connect(&node, None).await;
-    let signed = stream.desire().await;
-    let held = cloud.read(&signed).await;
+    // The first desire of a stream may be of the revision before.
+    let (signed, held) = loop {
+        let signed = stream.desire().await;
+        let held = cloud.read(&signed).await;
+        if held.generation.get() >= revision.get() {
+            break (signed, held);
+        }
+        stream.ack(&held).await;
+    };
     // The cloud comes back with the older database.
     let cloud = cloud_with(older, ReportConfig::default()).await;
     let mut stream = cloud.connect(&node, Some(held.header())).await;
