@@ -43,7 +43,7 @@ pub enum AdminError {
     #[error("cannot guard the metrics page")]
     Token(#[from] SecretError),
     /// The server does not start.
-    #[error("the admin port does not start; set admin.listen to a free address")]
+    #[error("the port for health and metrics does not start; give it a free address")]
     Serve(#[from] ServeError),
 }
 

@@ -28,11 +28,15 @@ struct Inner {
 }
 
 impl Kit {
-    /// For the service `name` (`"node"`, without `baetyl-`) with its files under `data_dir`.
+    /// For the service `name` (`"node"`, without `baetyl-`) with its files under `data_dir`. A relative directory is
+    /// taken from the current one, once: programs that are started with another one are told whole paths.
     pub fn new(name: &str, data_dir: impl Into<PathBuf>, clock: Clock) -> Self {
+        let data_dir = data_dir.into();
+        // Only an empty path or a current directory that is gone has no absolute form; using it as it is says so.
+        let data_dir = std::path::absolute(&data_dir).unwrap_or(data_dir);
         Self(Arc::new(Inner {
             name: name.to_owned(),
-            data_dir: data_dir.into(),
+            data_dir,
             tasks: Tasks::new(name),
             readiness: Readiness::new(),
             metrics: Metrics::new(name),
@@ -177,6 +181,12 @@ mod tests {
         assert_eq!(state, dir.path().join("node"));
         let mode = std::fs::metadata(&state).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_relative_directory_is_made_whole() {
+        let kit = Kit::for_test("some/where");
+        assert!(kit.data_dir().is_absolute() && kit.data_dir().ends_with("some/where"));
     }
 
     #[test]
