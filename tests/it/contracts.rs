@@ -19,8 +19,12 @@ fn grpcurl() -> Option<PathBuf> {
         .then(|| "grpcurl".into())
 }
 
-#[tokio::test]
-async fn grpcurl_lists_and_calls_what_each_service_serves() -> Result<()> {
+both_shapes!(
+    grpcurl_lists_and_calls_what_each_service_serves,
+    health_is_served_in_plaintext_on_the_admin_port_of_each_program,
+);
+
+async fn grpcurl_lists_and_calls_what_each_service_serves(shape: Shape) -> Result<()> {
     let Some(grpcurl) = grpcurl() else {
         assert!(
             std::env::var_os("BAETYL_TEST_NO_SKIP").is_none(),
@@ -31,7 +35,7 @@ async fn grpcurl_lists_and_calls_what_each_service_serves() -> Result<()> {
         );
         return Ok(());
     };
-    let world = World::start(Shape::Five).await?;
+    let world = World::start(shape).await?;
     let run = |args: &[&str]| -> Result<String> {
         let output = Command::new(&grpcurl).args(args).output()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -97,9 +101,10 @@ async fn grpcurl_lists_and_calls_what_each_service_serves() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn health_is_served_in_plaintext_on_the_admin_port_of_each_program() -> Result<()> {
-    let world = World::start(Shape::Five).await?;
+async fn health_is_served_in_plaintext_on_the_admin_port_of_each_program(
+    shape: Shape,
+) -> Result<()> {
+    let world = World::start(shape).await?;
     for service in world.edge.services() {
         let address = world.edge.address(&format!("{service}-admin"))?;
         let rest = baetyl_tests::rest::Rest::new(&format!("http://{address}"), None);

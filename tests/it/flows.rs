@@ -4,7 +4,9 @@ use anyhow::Result;
 use baetyl_tests::story::{Quiet, Story};
 use baetyl_tests::world::{Shape, tail};
 
-async fn tell(shape: Shape) -> Result<()> {
+both_shapes!(the_main_job);
+
+async fn the_main_job(shape: Shape) -> Result<()> {
     let dir = tempfile::Builder::new().prefix("bt-").tempdir()?;
     let mut story = Story::begin(dir.path().to_path_buf(), shape, Quiet).await?;
     let told = story.tell().await;
@@ -15,14 +17,4 @@ async fn tell(shape: Shape) -> Result<()> {
         println!("--- cloud\n{}", tail(&story.cloud.dir.join("cloud.log")));
     }
     told
-}
-
-#[tokio::test]
-async fn the_main_job_with_separate_programs() -> Result<()> {
-    tell(Shape::Five).await
-}
-
-#[tokio::test]
-async fn the_main_job_with_all_roles_in_one_process() -> Result<()> {
-    tell(Shape::One).await
 }

@@ -1,6 +1,9 @@
 //! Applications that demo and tests deploy, as `baetylctl` documents and as REST bodies.
 
+use anyhow::Result;
 use serde_json::{Value, json};
+
+use crate::rest::Rest;
 
 /// The program of application `web`.
 pub const WEB_PY: &str = include_str!("../../docs/examples/demo/web.py");
@@ -47,4 +50,27 @@ pub fn set_env(app: &mut Value, name: &str, value: &str) {
         list.retain(|item| item["name"] != name);
         list.push(json!({"name": name, "value": value}));
     }
+}
+
+/// Creates a Python function application with this code: `f.handler` is its function `f`; anyone on the node may call it.
+///
+/// # Errors
+/// When the cloud refuses.
+pub async fn create_function(rest: &Rest, name: &str, selector: &str, code: &str) -> Result<Value> {
+    let config_name = format!("{name}-code");
+    rest.post("/v1/configs", &config(&config_name, &[("f.py", code)]))
+        .await?;
+    let volume = format!("baetyl-function-code-{name}");
+    let app = json!({
+        "name": name, "type": "function", "mode": "native", "selector": selector,
+        "labels": {"baetyl-function-access": "anonymous"},
+        "services": [{
+            "name": name,
+            "functionConfig": {"name": config_name, "runtime": "python3"},
+            "functions": [{"name": "f", "handler": "f.handler", "codedir": "."}],
+            "volumeMounts": [{"name": volume, "mountPath": "/var/lib/baetyl/code", "readOnly": true}],
+        }],
+        "volumes": [{"name": volume, "config": {"name": config_name}}],
+    });
+    rest.post("/v1/apps", &app).await
 }

@@ -82,11 +82,15 @@ impl Edge {
         Ok(())
     }
 
-    /// Starts one service.
+    /// Starts one service that does not run; all of them when they are one process.
     ///
     /// # Errors
     /// When it cannot be started.
     pub fn start_service(&mut self, service: &'static str) -> Result<()> {
+        let service = self.program_of(service);
+        if self.processes.contains_key(service) {
+            return Ok(());
+        }
         let name = format!("baetyl-{service}");
         let log = self.dir.join(format!("logs/{service}.log"));
         let dir = self.dir.display().to_string();
@@ -95,15 +99,23 @@ impl Edge {
         Ok(())
     }
 
-    /// `kill -9` of one service (in one process: of all).
+    /// `kill -9` of one service if it runs; of all of them when they are one process.
     ///
     /// # Errors
-    /// When it does not run.
-    pub fn kill_service(&mut self, service: &str) -> Result<()> {
-        self.processes
-            .remove(service)
-            .with_context(|| format!("{service} does not run"))?
-            .kill()
+    /// When the system refuses.
+    pub fn kill_service(&mut self, service: &'static str) -> Result<()> {
+        match self.processes.remove(self.program_of(service)) {
+            Some(mut process) => process.kill(),
+            None => Ok(()),
+        }
+    }
+
+    /// The program that has this role.
+    fn program_of(&self, service: &'static str) -> &'static str {
+        match self.shape {
+            Shape::Five => service,
+            Shape::One => "edge",
+        }
     }
 
     /// `kill -9` of every service.

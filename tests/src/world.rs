@@ -350,6 +350,14 @@ impl World {
     /// # Errors
     /// When a step fails.
     pub async fn start(shape: Shape) -> Result<Self> {
+        Self::start_in(shape, &[]).await
+    }
+
+    /// [`World::start`] with these variables in the environment of all programs of the node, `baetyl-init` included.
+    ///
+    /// # Errors
+    /// When a step fails.
+    pub async fn start_in(shape: Shape, env: &[(&str, String)]) -> Result<Self> {
         // Short: the path of a Unix socket has at most 107 bytes.
         let dir = tempfile::Builder::new().prefix("bt-").tempdir()?;
         let cloud = Cloud::start(&dir.path().join("cloud")).await?;
@@ -357,6 +365,9 @@ impl World {
         let node = serde_json::json!({"name": "north-1", "nodeMode": "native", "labels": {"site": "north"}});
         rest.post("/v1/nodes", &node).await?;
         let mut edge = Edge::new("north-1", &dir.path().join("edge"), shape)?;
+        for (key, value) in env {
+            edge.set_env(key, value);
+        }
         edge.start().await?;
         let install_command = edge.activate(&rest).await?;
         Ok(Self {

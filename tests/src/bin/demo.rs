@@ -12,6 +12,7 @@ use anyhow::Result;
 use baetyl_tests::story::{NODE, Narrator, Story};
 use baetyl_tests::world::{Shape, programs_dir};
 use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
 #[command(about = "A cloud, an edge node, applications, functions and faults, all on this machine")]
@@ -43,13 +44,29 @@ impl Narrator for Printer {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    match run(&Args::parse()).await {
+    let args = Args::parse();
+    // Whatever ends the demo, dropping the story ends its processes and removes its directory.
+    let ended = tokio::select! {
+        ended = run(&args) => ended,
+        signal = interrupted() => signal.map(|()| println!("\ncleaning up")),
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("\nthe demo failed: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// SIGINT or SIGTERM.
+async fn interrupted() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupt = tokio::signal::ctrl_c() => interrupt?,
+        _ = terminate.recv() => {}
+    }
+    Ok(())
 }
 
 async fn run(args: &Args) -> Result<()> {
@@ -84,7 +101,5 @@ async fn run(args: &Args) -> Result<()> {
         story.edge.address("function-proxy-http")?,
         story.cloud.address(),
     );
-    tokio::signal::ctrl_c().await?;
-    println!("\ncleaning up");
-    Ok(())
+    std::future::pending().await
 }
