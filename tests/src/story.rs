@@ -21,6 +21,8 @@ pub trait Narrator {
     fn step(&mut self, number: usize, title: &str);
     /// Something was seen.
     fn say(&mut self, line: &str);
+    /// The last step ended.
+    fn end(&mut self) {}
 }
 
 /// A narrator for tests: what is said appears only when the test fails.
@@ -104,7 +106,9 @@ impl<N: Narrator> Story<N> {
         self.bad_releases().await.context("step 7")?;
         self.dark().await.context("step 8")?;
         self.cloud_returns().await.context("step 9")?;
-        self.properties_and_removal().await.context("step 10")
+        self.properties_and_removal().await.context("step 10")?;
+        self.narrator.end();
+        Ok(())
     }
 
     pub(crate) fn step(&mut self, number: usize, title: &str) {

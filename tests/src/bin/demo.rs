@@ -29,16 +29,25 @@ struct Printer {
     last: Instant,
 }
 
+impl Printer {
+    fn took(&self) {
+        println!("   ({:.1?})", self.last.elapsed());
+    }
+}
+
 impl Narrator for Printer {
     fn step(&mut self, number: usize, title: &str) {
         if number > 1 {
-            println!("   ({:.1?})", self.last.elapsed());
+            self.took();
         }
         self.last = Instant::now();
         println!("\n{number:>2}. {title}");
     }
     fn say(&mut self, line: &str) {
         println!("   {line}");
+    }
+    fn end(&mut self) {
+        self.took();
     }
 }
 
@@ -47,11 +56,15 @@ async fn main() -> ExitCode {
     let args = Args::parse();
     // Whatever ends the demo, dropping the story ends its processes and removes its directory.
     let ended = tokio::select! {
-        ended = run(&args) => ended,
-        signal = interrupted() => signal.map(|()| println!("\ncleaning up")),
+        biased;
+        ended = run(&args) => ended.map(|()| ExitCode::SUCCESS),
+        signal = interrupted() => signal.map(|()| {
+            println!("\ncleaning up");
+            ExitCode::from(130)
+        }),
     };
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("\nthe demo failed: {error:#}");
             ExitCode::FAILURE
@@ -101,5 +114,7 @@ async fn run(args: &Args) -> Result<()> {
         story.edge.address("function-proxy-http")?,
         story.cloud.address(),
     );
-    std::future::pending().await
+    interrupted().await?;
+    println!("\ncleaning up");
+    Ok(())
 }

@@ -43,8 +43,9 @@ pub(crate) fn run() -> Result<()> {
         ("contracts", || contracts::run(false)),
         ("tidy", tidy::run),
         ("clippy", clippy),
-        ("test", ci_test),
-        ("demo", || crate::demo(true)),
+        ("test", || test(true)),
+        ("demo", || crate::demo(&["--check"])),
+        ("demo --one", || crate::demo(&["--check", "--one"])),
     ];
     let mut rows = Vec::new();
     let mut outcome = Ok(());
@@ -75,28 +76,13 @@ pub(crate) fn run() -> Result<()> {
 
 /// Installs what tests need beyond Rust and Python; on a user's machine nobody calls this.
 fn install() -> Result<()> {
-    if std::env::var_os("BAETYL_CI_FULL").is_none() {
-        return Ok(());
-    }
-    let has = |program: &str| Command::new(program).arg("--version").output().is_ok();
-    if !std::path::Path::new("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1").exists()
-        && Command::new("faketime").arg("--version").output().is_err()
-    {
+    if !has_faketime() {
         sh("apt-get", &["update", "-q"], &[])?;
-        sh(
-            "apt-get",
-            &[
-                "install",
-                "-y",
-                "-q",
-                "--no-install-recommends",
-                "faketime",
-                "libfaketime",
-            ],
-            &[],
-        )?;
+        let packages = ["install", "-y", "-q", "--no-install-recommends"];
+        let packages = [&packages[..], &["faketime", "libfaketime"]].concat();
+        sh("apt-get", &packages, &[])?;
     }
-    if !has("grpcurl") && !crate::grpcurl().exists() {
+    if !has_grpcurl() {
         let bin = root().join("target/tools");
         std::fs::create_dir_all(&bin)?;
         let bin = bin.canonicalize()?;
@@ -112,25 +98,40 @@ fn install() -> Result<()> {
     Ok(())
 }
 
-/// The unit and service tests; with `BAETYL_CI_FULL` set also those that start whole nodes. The renewal test of sync
-/// depends on the load of the machine and is left to `cargo xtask test` until it does not.
-fn ci_test() -> Result<()> {
-    if std::env::var_os("BAETYL_CI_FULL").is_some() {
-        return test(true);
+fn has_faketime() -> bool {
+    let library = "faketime/libfaketimeMT.so.1";
+    ["x86_64-linux-gnu", "aarch64-linux-gnu"]
+        .iter()
+        .map(|triple| format!("/usr/lib/{triple}/{library}"))
+        .chain([
+            format!("/usr/lib/{library}"),
+            format!("/usr/lib64/{library}"),
+        ])
+        .any(|path| std::path::Path::new(&path).exists())
+}
+
+fn has_grpcurl() -> bool {
+    crate::grpcurl().exists() || Command::new("grpcurl").arg("--version").output().is_ok()
+}
+
+/// Says what will be skipped on this machine and how to have it.
+fn tell_skips() {
+    for (is_there, what, how) in [
+        (
+            has_faketime(),
+            "nodes whose system has a wrong date",
+            "apt-get install libfaketime",
+        ),
+        (
+            has_grpcurl(),
+            "servers as grpcurl sees them",
+            "go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3",
+        ),
+    ] {
+        if !is_there {
+            println!("skipped: {what}; to run these tests: {how}");
+        }
     }
-    println!("reduced: BAETYL_CI_FULL=1 cargo xtask ci runs the integration suites too");
-    let skip = "a_node_whose_certificate_expired_in_the_dark_renews_it_and_is_back";
-    let features = [
-        "--features",
-        TEST_FEATURES,
-        "--locked",
-        "--",
-        "--skip",
-        skip,
-    ];
-    let mut args = vec!["test", "--workspace", "--lib"];
-    args.extend(features);
-    sh("cargo", &args, &[])
 }
 
 fn clippy() -> Result<()> {
@@ -160,6 +161,8 @@ pub(crate) fn test(in_ci: bool) -> Result<()> {
     let mut env = Vec::new();
     if in_ci {
         env.push(("BAETYL_TEST_NO_SKIP", "1"));
+    } else {
+        tell_skips();
     }
     sh(
         "cargo",
@@ -171,7 +174,11 @@ pub(crate) fn test(in_ci: bool) -> Result<()> {
             "--locked",
         ],
         &env,
-    )
+    )?;
+    if !in_ci {
+        tell_skips();
+    }
+    Ok(())
 }
 
 /// Builds every program of the workspace for tests and demo.

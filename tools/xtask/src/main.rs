@@ -9,6 +9,7 @@ mod codegen;
 mod contracts;
 mod tidy;
 
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -29,6 +30,9 @@ enum Command {
         /// Asserts every step, needs no terminal, and exits.
         #[arg(long)]
         check: bool,
+        /// All edge roles in one process instead of separate programs.
+        #[arg(long)]
+        one: bool,
     },
     /// Runs all tests that need nothing but this machine; says what it skipped and why.
     Test,
@@ -68,15 +72,29 @@ pub(crate) fn grpcurl() -> PathBuf {
 /// Builds the programs and runs the demo.
 ///
 /// # Errors
-/// When something does not build or, with `check`, a step is not as told.
-pub(crate) fn demo(check: bool) -> Result<()> {
+/// When something does not build or, with `--check`, a step is not as told.
+pub(crate) fn demo(args: &[&str]) -> Result<()> {
+    ci::sh(&built_demo()?, args, &[])
+}
+
+/// Builds the programs; the path of the demo.
+fn built_demo() -> Result<String> {
     println!("building the programs (the first time takes some minutes)");
     ci::build_programs()?;
-    let program = target_dir()?
+    Ok(target_dir()?
         .join("debug/baetyl-demo")
         .display()
-        .to_string();
-    ci::sh(&program, if check { &["--check"] } else { &[] }, &[])
+        .to_string())
+}
+
+/// Becomes the demo: signals then reach it, and the prompt returns when it has cleaned up.
+fn become_demo(check: bool, one: bool) -> Result<()> {
+    let args = [(check, "--check"), (one, "--one")];
+    let args = args.into_iter().filter(|(wanted, _)| *wanted);
+    let error = std::process::Command::new(built_demo()?)
+        .args(args.map(|(_, arg)| arg))
+        .exec();
+    Err(error.into())
 }
 
 /// Where cargo puts what it builds.
@@ -114,7 +132,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<()> {
     match command {
-        Command::Demo { check } => demo(check),
+        Command::Demo { check, one } => become_demo(check, one),
         Command::Test => ci::test(false),
         Command::Bench { what } => bench(&what),
         Command::Ci => ci::run(),
