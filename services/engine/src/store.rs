@@ -10,12 +10,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use baetyl_kit::crypto::{CryptoError, SealKey};
+use baetyl_ledger::medium::{Disk, Medium};
+use baetyl_ledger::{LedgerError, LedgerFile, Opened};
 use baetyl_model::Digest;
 use baetyl_model::desire::{DesiredApp, Header, Release};
 use baetyl_model::name::{AppName, Kind, Version};
 use baetyl_model::update::Update;
 use jiff::Timestamp;
-use redb::{Database, ReadableTable as _, TableDefinition};
+use redb::{ReadableTable as _, TableDefinition};
 use serde::{Deserialize, Serialize};
 
 use crate::registry::Registry;
@@ -44,27 +46,9 @@ const KEY_ACCEPTED: &str = "accepted";
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The database failed.
-    #[error("{path} cannot be {action}; check the disk and the permissions")]
-    Database {
-        /// The file.
-        path: PathBuf,
-        /// "opened", "read" or "written".
-        action: &'static str,
-        /// What it said.
-        #[source]
-        source: Box<redb::Error>,
-    },
-    /// A newer program wrote it.
-    #[error(
-        "{path} needs a reader of format {wanted}, this program reads up to {FORMAT}; use the newer program, or move the file away"
-    )]
-    TooNew {
-        /// The file.
-        path: PathBuf,
-        /// What it needs.
-        wanted: u64,
-    },
-    /// The file is damaged and cannot be put aside.
+    #[error(transparent)]
+    Database(#[from] LedgerError),
+    /// The key file is damaged and cannot be put aside.
     #[error("{path} is damaged and cannot be put aside")]
     Quarantine {
         /// The file.
@@ -99,7 +83,7 @@ pub enum StoreError {
 impl StoreError {
     /// True while another engine has the file; one that is ending in this process still may for a moment.
     pub fn is_in_use(&self) -> bool {
-        matches!(self, Self::Database { source, .. } if matches!(**source, redb::Error::DatabaseAlreadyOpen))
+        matches!(self, Self::Database(error) if error.is_in_use())
     }
 }
 
@@ -195,8 +179,7 @@ pub struct Store(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    path: PathBuf,
-    db: Database,
+    file: LedgerFile,
     seal: SealKey,
     quarantined: Option<PathBuf>,
 }
@@ -207,14 +190,21 @@ impl Store {
     /// # Errors
     /// When the disk refuses, or a newer program wrote the file.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        let path = dir.join("engine.redb");
+        Self::open_on(Arc::new(Disk), dir)
+    }
+
+    /// As [`open`](Self::open), on something else than the disk of this machine.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    fn open_on(medium: Arc<dyn Medium>, dir: &Path) -> Result<Self, StoreError> {
         let seal = database::open_seal_key(&dir.join("seal.key"))?;
-        let (db, quarantined) = database::open(&path)?;
+        let Opened { file, put_aside } =
+            LedgerFile::open_on(medium, &dir.join("engine.redb"), database::RULES)?;
         Ok(Self(Arc::new(Inner {
-            path,
-            db,
+            file,
             seal,
-            quarantined,
+            quarantined: put_aside,
         })))
     }
 
@@ -228,7 +218,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub fn apps(&self) -> Result<Vec<AppRecord>, StoreError> {
-        self.0.read(|tx| {
+        let apps = self.0.file.read(|tx| {
             let table = tx.open_table(APPS)?;
             let mut apps = Vec::new();
             for row in table.iter()? {
@@ -236,7 +226,8 @@ impl Store {
                 apps.push(decode(value.value())?);
             }
             Ok(apps)
-        })
+        })?;
+        Ok(apps)
     }
 
     /// The last accepted desire. Blocks.
@@ -244,11 +235,12 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub fn accepted(&self) -> Result<Option<Accepted>, StoreError> {
-        self.0.read(|tx| {
+        let accepted = self.0.file.read(|tx| {
             let table = tx.open_table(META)?;
             let value = table.get(KEY_ACCEPTED)?;
             value.map(|value| decode(value.value())).transpose()
-        })
+        })?;
+        Ok(accepted)
     }
 
     /// A body; None when it is absent, damaged or cannot be opened: it can be staged again. Blocks.
@@ -257,7 +249,7 @@ impl Store {
     /// When the database fails.
     pub fn body(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
         let key = digest.hex();
-        let stored = self.0.read(|tx| {
+        let stored = self.0.file.read(|tx| {
             let table = tx.open_table(BODIES)?;
             Ok(table.get(key.as_str())?.map(|value| value.value().to_vec()))
         })?;
@@ -291,7 +283,7 @@ impl Store {
         let needed: Vec<String> = needed.iter().map(Digest::hex).collect();
         self.blocking(move |inner| {
             let bodies = inner.sealed(bodies)?;
-            let complete = inner.write(|tx| {
+            let complete = inner.file.write_if(|tx| {
                 let mut table = tx.open_table(BODIES)?;
                 for (key, bytes) in &bodies {
                     table.insert(key.as_str(), bytes.as_slice())?;
@@ -316,13 +308,13 @@ impl Store {
     pub async fn forget_app(&self, app: &AppName) -> Result<(), StoreError> {
         let app = app.clone();
         self.blocking(move |inner| {
-            inner.write(|tx| {
+            inner.file.write(|tx| {
                 tx.open_table(APPS)?.remove(app.as_str())?;
-                Ok(Some(()))
-            })
+                Ok(())
+            })?;
+            Ok(())
         })
         .await
-        .map(|_| ())
     }
 
     /// Writes the header of an accepted desire.
@@ -335,13 +327,13 @@ impl Store {
             source,
         })?;
         self.blocking(move |inner| {
-            inner.write(|tx| {
+            inner.file.write(|tx| {
                 tx.open_table(META)?.insert(KEY_ACCEPTED, json.as_slice())?;
-                Ok(Some(()))
-            })
+                Ok(())
+            })?;
+            Ok(())
         })
         .await
-        .map(|_| ())
     }
 
     /// Removes bodies that are not needed. It is asked inside the transaction, so that a body that is registered before
@@ -358,7 +350,7 @@ impl Store {
                     .is_ok_and(|digest| needed.needs(&digest))
             };
             // A look first: a write transaction costs a flush even when nothing changes.
-            let keys = inner.read(|tx| {
+            let keys = inner.file.read(|tx| {
                 let table = tx.open_table(BODIES)?;
                 let mut keys = Vec::new();
                 for row in table.iter()? {
@@ -369,11 +361,9 @@ impl Store {
             if keys.iter().all(|key| keep(key)) {
                 return Ok(());
             }
-            inner.write(|tx| {
-                tx.open_table(BODIES)?
-                    .retain(|key, _| keep(key))
-                    .map(Some)
-                    .map_err(Into::into)
+            inner.file.write(|tx| {
+                tx.open_table(BODIES)?.retain(|key, _| keep(key))?;
+                Ok(())
             })?;
             Ok(())
         })

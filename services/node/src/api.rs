@@ -194,10 +194,9 @@ pub(crate) fn storage(error: &LedgerError) -> Status {
         error = baetyl_kit::error::chain(error),
         "the ledger refused"
     );
-    match error {
-        LedgerError::Store { source, .. } if matches!(&**source, redb::Error::Io(io) if io.kind() == std::io::ErrorKind::StorageFull) => {
-            Status::resource_exhausted(format!("{error}: the disk is full"))
-        }
-        _ => Status::internal(error.to_string()),
+    if error.is_full() {
+        Status::resource_exhausted(format!("{error}: the disk is full"))
+    } else {
+        Status::internal(error.to_string())
     }
 }

@@ -6,9 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use baetyl_kit::fsio;
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+pub use baetyl_ledger::LedgerError;
+use baetyl_ledger::medium::{Disk, Medium};
+use baetyl_ledger::{LedgerFile, Opened, Rules};
+use redb::{Database, ReadTransaction, ReadableDatabase as _, ReadableTable, TableDefinition};
 
 /// Format this program writes.
 const FORMAT: u64 = 1;
@@ -20,46 +23,17 @@ const DESIRE: TableDefinition<'_, u8, &[u8]> = TableDefinition::new("desire");
 const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
 const PROPERTIES: TableDefinition<'_, &str, &str> = TableDefinition::new("properties");
 
-/// Why the ledger cannot be opened, read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum LedgerError {
-    /// The store itself failed.
-    #[error("the ledger {path} cannot be {action}")]
-    Store {
-        /// The file.
-        path: PathBuf,
-        /// "opened", "read" or "written".
-        action: &'static str,
-        /// What the store said.
-        #[source]
-        source: Box<redb::Error>,
-    },
-    /// A newer program wrote it.
-    #[error(
-        "the ledger {path} has format {found}, this program reads up to {FORMAT}; use the newer program, or move the file away to start anew"
-    )]
-    TooNew {
-        /// The file.
-        path: PathBuf,
-        /// The format that is wanted at least.
-        found: u64,
-    },
-    /// The file was unreadable and could not be moved aside.
-    #[error("the ledger {path} is damaged and cannot be moved aside")]
-    Quarantine {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: std::io::Error,
-    },
-}
+const RULES: Rules = Rules {
+    cache: 256 * 1024,
+    known: FORMAT,
+    prepare,
+    validate,
+};
 
 /// The open ledger.
 #[derive(Debug)]
 pub struct Ledger {
-    path: PathBuf,
-    db: Database,
+    file: LedgerFile,
     quarantined: Option<PathBuf>,
 }
 
@@ -69,51 +43,20 @@ impl Ledger {
     /// # Errors
     /// When the file was written by a newer program, or the disk refuses.
     pub fn open(dir: &Path) -> Result<Self, LedgerError> {
-        let path = dir.join("node.redb");
-        match Self::open_at(&path) {
-            Ok(db) => Ok(Self {
-                path,
-                db,
-                quarantined: None,
-            }),
-            Err(LedgerError::Store { source, .. }) if is_damage(&source) => {
-                tracing::error!(path = %path.display(), error = %source, "the ledger is damaged; it is moved aside");
-                let aside = fsio::quarantine(&path).map_err(|source| LedgerError::Quarantine {
-                    path: path.clone(),
-                    source,
-                })?;
-                let db = Self::open_at(&path)?;
-                Ok(Self {
-                    path,
-                    db,
-                    quarantined: Some(aside),
-                })
-            }
-            Err(error) => Err(error),
-        }
+        Self::open_on(Arc::new(Disk), dir)
     }
 
-    fn open_at(path: &Path) -> Result<Database, LedgerError> {
-        let fail = |action| {
-            let path = path.to_path_buf();
-            move |source: redb::Error| LedgerError::Store {
-                path,
-                action,
-                source: Box::new(source),
-            }
-        };
-        let db = Database::builder()
-            .set_cache_size(256 * 1024)
-            .create(path)
-            .map_err(|e| fail("opened")(e.into()))?;
-        let found = prepare(&db).map_err(fail("opened"))?;
-        if found > FORMAT {
-            return Err(LedgerError::TooNew {
-                path: path.to_path_buf(),
-                found,
-            });
-        }
-        Ok(db)
+    /// As [`open`](Self::open), on something else than the disk of this machine.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(crate) fn open_on(medium: Arc<dyn Medium>, dir: &Path) -> Result<Self, LedgerError> {
+        let Opened { file, put_aside } =
+            LedgerFile::open_on(medium, &dir.join("node.redb"), RULES)?;
+        Ok(Self {
+            file,
+            quarantined: put_aside,
+        })
     }
 
     /// Where a damaged predecessor was moved to at start.
@@ -127,9 +70,10 @@ impl Ledger {
     /// # Errors
     /// When the store fails.
     pub fn read_desire(&self) -> Result<Option<Vec<u8>>, LedgerError> {
-        self.slots()
-            .map(|slots| newest(&slots).map(|slot| slot.bytes.clone()))
-            .map_err(|e| self.fail("read", e))
+        let slots = self
+            .file
+            .read(|transaction| slots(&transaction.open_table(DESIRE)?))?;
+        Ok(newest(&slots).map(|slot| slot.bytes.clone()))
     }
 
     /// Persists a signed desire into the slot that does not hold the newest one.
@@ -137,31 +81,13 @@ impl Ledger {
     /// # Errors
     /// When the store fails; the previous desire is then still there.
     pub fn persist_desire(&self, bytes: &[u8]) -> Result<(), LedgerError> {
-        self.try_persist_desire(bytes)
-            .map_err(|e| self.fail("written", e))
-    }
-
-    fn try_persist_desire(&self, bytes: &[u8]) -> Result<(), redb::Error> {
-        let slots = self.slots()?;
-        let (target, sequence) =
-            newest(&slots).map_or((0, 1), |slot| (1 - slot.index, slot.sequence + 1));
-        let tx = self.db.begin_write()?;
-        tx.open_table(DESIRE)?
-            .insert(target, encode_slot(sequence, bytes).as_slice())?;
-        tx.commit()?;
-        Ok(())
-    }
-
-    fn slots(&self) -> Result<Vec<Slot>, redb::Error> {
-        let tx = self.db.begin_read()?;
-        let table = tx.open_table(DESIRE)?;
-        let mut slots = Vec::new();
-        for index in 0..2_u8 {
-            if let Some(raw) = table.get(index)? {
-                slots.extend(decode_slot(index, raw.value()));
-            }
-        }
-        Ok(slots)
+        self.file.write(|transaction| {
+            let mut table = transaction.open_table(DESIRE)?;
+            let (target, sequence) =
+                newest(&slots(&table)?).map_or((0, 1), |slot| (1 - slot.index, slot.sequence + 1));
+            table.insert(target, encode_slot(sequence, bytes).as_slice())?;
+            Ok(())
+        })
     }
 
     /// A named record (`identity`, `status`).
@@ -169,12 +95,10 @@ impl Ledger {
     /// # Errors
     /// When the store fails.
     pub fn read_record(&self, name: &str) -> Result<Option<Vec<u8>>, LedgerError> {
-        let read = || -> Result<_, redb::Error> {
-            let tx = self.db.begin_read()?;
-            let table = tx.open_table(RECORDS)?;
+        self.file.read(|transaction| {
+            let table = transaction.open_table(RECORDS)?;
             Ok(table.get(name)?.map(|value| value.value().to_vec()))
-        };
-        read().map_err(|e| self.fail("read", e))
+        })
     }
 
     /// Persists a named record.
@@ -182,13 +106,10 @@ impl Ledger {
     /// # Errors
     /// When the store fails.
     pub fn persist_record(&self, name: &str, bytes: &[u8]) -> Result<(), LedgerError> {
-        let write = || -> Result<_, redb::Error> {
-            let tx = self.db.begin_write()?;
-            tx.open_table(RECORDS)?.insert(name, bytes)?;
-            tx.commit()?;
+        self.file.write(|transaction| {
+            transaction.open_table(RECORDS)?.insert(name, bytes)?;
             Ok(())
-        };
-        write().map_err(|e| self.fail("written", e))
+        })
     }
 
     /// The reported properties.
@@ -196,17 +117,14 @@ impl Ledger {
     /// # Errors
     /// When the store fails.
     pub fn read_properties(&self) -> Result<BTreeMap<String, String>, LedgerError> {
-        let read = || -> Result<_, redb::Error> {
-            let tx = self.db.begin_read()?;
-            let table = tx.open_table(PROPERTIES)?;
+        self.file.read(|transaction| {
             let mut all = BTreeMap::new();
-            for row in table.iter()? {
+            for row in transaction.open_table(PROPERTIES)?.iter()? {
                 let (key, value) = row?;
                 all.insert(key.value().to_owned(), value.value().to_owned());
             }
             Ok(all)
-        };
-        read().map_err(|e| self.fail("read", e))
+        })
     }
 
     /// Applies changes (`None` deletes) in one transaction.
@@ -217,34 +135,25 @@ impl Ledger {
         &self,
         changes: &BTreeMap<String, Option<String>>,
     ) -> Result<(), LedgerError> {
-        let write = || -> Result<_, redb::Error> {
-            let tx = self.db.begin_write()?;
-            {
-                let mut table = tx.open_table(PROPERTIES)?;
-                for (key, value) in changes {
-                    match value {
-                        Some(value) => table.insert(key.as_str(), value.as_str())?,
-                        None => table.remove(key.as_str())?,
-                    };
-                }
+        self.file.write(|transaction| {
+            let mut table = transaction.open_table(PROPERTIES)?;
+            for (key, value) in changes {
+                match value {
+                    Some(value) => table.insert(key.as_str(), value.as_str())?,
+                    None => table.remove(key.as_str())?,
+                };
             }
-            tx.commit()?;
             Ok(())
-        };
-        write().map_err(|e| self.fail("written", e))
-    }
-
-    fn fail(&self, action: &'static str, source: redb::Error) -> LedgerError {
-        LedgerError::Store {
-            path: self.path.clone(),
-            action,
-            source: Box::new(source),
-        }
+        })
     }
 }
 
-/// Creates the tables and answers the oldest format a reader must know.
+/// Creates the tables where they are absent and answers the oldest format a reader must know.
 fn prepare(db: &Database) -> Result<u64, redb::Error> {
+    match min_reader(&db.begin_read()?) {
+        Err(redb::Error::TableDoesNotExist(_)) | Ok(0) => {}
+        other => return other,
+    }
     let tx = db.begin_write()?;
     let found;
     {
@@ -262,21 +171,45 @@ fn prepare(db: &Database) -> Result<u64, redb::Error> {
     Ok(found)
 }
 
-/// Whether the file, not the machine, is at fault.
-fn is_damage(error: &redb::Error) -> bool {
-    match error {
-        redb::Error::Corrupted(_)
-        | redb::Error::UpgradeRequired(_)
-        | redb::Error::RepairAborted => true,
-        redb::Error::TableTypeMismatch { .. } | redb::Error::TypeDefinitionChanged { .. } => true,
-        redb::Error::Io(io) => {
-            matches!(
-                io.kind(),
-                std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof
-            )
-        }
-        _ => false,
+/// Of a file that lacks no table. Those of a newer program are not looked at.
+fn min_reader(tx: &ReadTransaction) -> Result<u64, redb::Error> {
+    let meta = tx.open_table(META)?;
+    let found = meta.get("min_reader")?.map_or(0, |v| v.value());
+    if found > FORMAT {
+        return Ok(found);
     }
+    tx.open_table(DESIRE)?;
+    tx.open_table(RECORDS)?;
+    tx.open_table(PROPERTIES)?;
+    Ok(found)
+}
+
+/// Everything must be readable, or nothing is trusted. What it says is judged where it is used.
+fn validate(db: &Database) -> Result<(), redb::Error> {
+    let tx = db.begin_read()?;
+    for row in tx.open_table(DESIRE)?.iter()? {
+        row?.1.value();
+    }
+    for row in tx.open_table(RECORDS)?.iter()? {
+        let (key, value) = row?;
+        (key.value(), value.value());
+    }
+    for row in tx.open_table(PROPERTIES)?.iter()? {
+        let (key, value) = row?;
+        (key.value(), value.value());
+    }
+    Ok(())
+}
+
+/// The copies that are intact.
+fn slots(table: &impl ReadableTable<u8, &'static [u8]>) -> Result<Vec<Slot>, redb::Error> {
+    let mut slots = Vec::new();
+    for index in 0..2_u8 {
+        if let Some(raw) = table.get(index)? {
+            slots.extend(decode_slot(index, raw.value()));
+        }
+    }
+    Ok(slots)
 }
 
 struct Slot {

@@ -18,7 +18,7 @@ use tonic::transport::Channel;
 
 use crate::command::Dispatcher;
 use crate::config::{self, Config};
-use crate::db::{Db, DbError};
+use crate::db::{self, Db, DbError};
 use crate::identity::store::IdentityStore;
 use crate::keep::Keeper;
 use crate::link::{self, Link};
@@ -212,14 +212,14 @@ fn open_state(dir: &Path) -> Result<State, Error> {
     fsio::create_dir_private(dir).map_err(directory(dir))?;
     let mut put_aside = Vec::new();
     let seal = open_seal(dir, &mut put_aside)?;
-    let opened = Db::open(&dir.join("sync.redb"))?;
+    let opened = db::open(&dir.join("sync.redb"))?;
     if let Some(kept) = &opened.put_aside {
         put_aside.push(format!(
             "sync.redb was damaged and is kept as {}; sync began with an empty one",
             kept.display()
         ));
     }
-    let db = Arc::new(opened.db);
+    let db = Arc::new(opened.file);
     let store = Store::open(dir, Arc::new(RealDisk), seal.clone())?;
     let (identity, lost) = IdentityStore::open(dir, Arc::clone(&db), seal)?;
     let (commands, untold) = Commands::open(Arc::clone(&db))?;

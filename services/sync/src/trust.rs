@@ -122,9 +122,10 @@ mod tests {
     use baetyl_testkit::{ManualClock, TestDir};
 
     use super::*;
+    use crate::db;
 
     fn open(dir: &TestDir, clock: &ManualClock) -> Arc<TrustClock> {
-        let db = Db::open(&dir.join("sync.redb")).unwrap().db;
+        let db = db::open(&dir.join("sync.redb")).unwrap().file;
         Arc::new(TrustClock::open(Arc::new(db), clock.clock()).unwrap())
     }
 

@@ -1,15 +1,13 @@
-//! The database beneath the store: opening, quarantine, transactions, sealing.
+//! The database beneath the store: what it must hold, sealing.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use baetyl_kit::crypto::{self, CryptoError, KeyFile, SealKey};
 use baetyl_kit::fsio;
+use baetyl_ledger::Rules;
 use baetyl_model::Digest;
 use baetyl_model::name::Kind;
-use redb::{
-    Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _, WriteTransaction,
-};
+use redb::{Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -29,21 +27,12 @@ struct Format {
     min_reader: u64,
 }
 
-/// Opens the file, or puts a damaged one aside and begins anew; says where the damaged one is.
-pub(super) fn open(path: &Path) -> Result<(Database, Option<PathBuf>), StoreError> {
-    match open_file(path) {
-        Ok(db) => Ok((db, None)),
-        Err(StoreError::Database { source, .. }) if is_damage(&source) => {
-            tracing::error!(file = %path.display(), error = %source, "the store is damaged; a new one is begun");
-            let aside = fsio::quarantine(path).map_err(|source| StoreError::Quarantine {
-                path: path.to_owned(),
-                source,
-            })?;
-            Ok((open_file(path)?, Some(aside)))
-        }
-        Err(error) => Err(error),
-    }
-}
+pub(super) const RULES: Rules = Rules {
+    cache: CACHE_BYTES,
+    known: FORMAT,
+    prepare,
+    validate: read_all,
+};
 
 /// A damaged key file is put aside: what it sealed is staged again.
 pub(super) fn open_seal_key(path: &Path) -> Result<SealKey, StoreError> {
@@ -59,43 +48,13 @@ pub(super) fn open_seal_key(path: &Path) -> Result<SealKey, StoreError> {
     }
 }
 
-fn open_file(path: &Path) -> Result<Database, StoreError> {
-    let fail = |source: redb::Error| StoreError::Database {
-        path: path.to_owned(),
-        action: "opened",
-        source: Box::new(source),
-    };
-    // Debug builds of redb panic on some damage instead of reporting it.
-    let opened = catch_unwind(AssertUnwindSafe(|| {
-        let db = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .set_check_integrity_on_open(true)
-            .create(path)?;
-        let wanted = prepare(&db)?;
-        // A format that cannot be read is no damage: nothing beyond it is looked at.
-        if wanted <= FORMAT {
-            read_all(&db)?;
-        }
-        Ok((db, wanted))
-    }));
-    let (db, wanted) = opened
-        .unwrap_or_else(|_| {
-            Err(redb::Error::Corrupted(
-                "the database is inconsistent".to_owned(),
-            ))
-        })
-        .map_err(fail)?;
-    if wanted > FORMAT {
-        return Err(StoreError::TooNew {
-            path: path.to_owned(),
-            wanted,
-        });
-    }
-    Ok(db)
-}
-
-/// Makes the tables and gives the oldest format a reader must know.
+/// Makes the tables where they are absent and gives the oldest format a reader must know.
 fn prepare(db: &Database) -> Result<u64, redb::Error> {
+    match min_reader(&db.begin_read()?) {
+        Err(redb::Error::TableDoesNotExist(_)) | Ok(None) => {}
+        Ok(Some(wanted)) => return Ok(wanted),
+        Err(error) => return Err(error),
+    }
     let tx = db.begin_write()?;
     let format;
     {
@@ -124,6 +83,20 @@ fn prepare(db: &Database) -> Result<u64, redb::Error> {
     Ok(format.min_reader)
 }
 
+/// Of a file that lacks no table; None of one that says no format. Tables of a newer program are not looked at.
+fn min_reader(tx: &ReadTransaction) -> Result<Option<u64>, redb::Error> {
+    let meta = tx.open_table(META)?;
+    let Some(stored) = meta.get(KEY_FORMAT)? else {
+        return Ok(None);
+    };
+    let wanted = decode::<Format>(stored.value())?.min_reader;
+    if wanted <= FORMAT {
+        tx.open_table(APPS)?;
+        tx.open_table(BODIES)?;
+    }
+    Ok(Some(wanted))
+}
+
 /// Everything but bodies must be readable, or nothing is trusted.
 fn read_all(db: &Database) -> Result<(), redb::Error> {
     let tx = db.begin_read()?;
@@ -142,58 +115,7 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, redb::Error
         .map_err(|error| redb::Error::Corrupted(format!("a record cannot be read: {error}")))
 }
 
-/// Whether the file, not the machine, is at fault.
-fn is_damage(error: &redb::Error) -> bool {
-    use std::io::ErrorKind::{InvalidData, UnexpectedEof};
-    match error {
-        redb::Error::Corrupted(_)
-        | redb::Error::UpgradeRequired(_)
-        | redb::Error::RepairAborted => true,
-        redb::Error::TableTypeMismatch { .. } | redb::Error::TypeDefinitionChanged { .. } => true,
-        redb::Error::TableIsMultimap(_) => true,
-        redb::Error::Io(io) => matches!(io.kind(), InvalidData | UnexpectedEof),
-        _ => false,
-    }
-}
-
 impl Inner {
-    pub(super) fn read<T>(
-        &self,
-        read: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>,
-    ) -> Result<T, StoreError> {
-        let run = || {
-            let tx = self.db.begin_read()?;
-            read(&tx)
-        };
-        run().map_err(|source| self.fail("read", source))
-    }
-
-    /// Commits when `write` gives something, else nothing changes.
-    pub(super) fn write<T>(
-        &self,
-        write: impl FnOnce(&WriteTransaction) -> Result<Option<T>, redb::Error>,
-    ) -> Result<Option<T>, StoreError> {
-        let run = || {
-            let tx = self.db.begin_write()?;
-            let written = write(&tx)?;
-            if written.is_some() {
-                tx.commit()?;
-            } else {
-                tx.abort()?;
-            }
-            Ok(written)
-        };
-        run().map_err(|source| self.fail("written", source))
-    }
-
-    fn fail(&self, action: &'static str, source: redb::Error) -> StoreError {
-        StoreError::Database {
-            path: self.path.clone(),
-            action,
-            source: Box::new(source),
-        }
-    }
-
     /// Keys and values as they are written.
     pub(super) fn sealed(&self, bodies: Vec<Body>) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         bodies

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use baetyl_ledger::medium::FillingDisk;
 use baetyl_model::desire::Unpack;
 use baetyl_model::name::Generation;
 use baetyl_model::update::{Event, Limits};
@@ -183,7 +184,7 @@ async fn a_file_of_a_newer_program_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("engine.redb");
     drop(Store::open(dir.path()).unwrap());
-    let db = Database::create(&path).unwrap();
+    let db = redb::Database::create(&path).unwrap();
     let tx = db.begin_write().unwrap();
     tx.open_table(META)
         .unwrap()
@@ -193,7 +194,7 @@ async fn a_file_of_a_newer_program_is_refused_and_left_alone() {
     drop(db);
     assert!(matches!(
         Store::open(dir.path()),
-        Err(StoreError::TooNew { wanted: 2, .. })
+        Err(StoreError::Database(LedgerError::TooNew { wanted: 2, .. }))
     ));
     assert!(path.exists());
 }
@@ -204,7 +205,7 @@ async fn two_engines_cannot_have_one_store() {
     let first = Store::open(dir.path()).unwrap();
     assert!(matches!(
         Store::open(dir.path()),
-        Err(StoreError::Database { .. })
+        Err(error) if error.is_in_use()
     ));
     assert_eq!(first.quarantined(), None);
 }
@@ -224,4 +225,60 @@ fn releases_nobody_names_are_pruned() {
     assert_eq!(record.releases.len(), 1);
     assert!(record.release(&new.desired.release()).is_some());
     assert!(record.digests().contains(&digest(b"model")));
+}
+
+#[tokio::test]
+async fn on_a_full_disk_what_was_written_stays_and_with_room_engine_goes_on_without_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FillingDisk::default();
+    let store = Store::open_on(Arc::new(disk.clone()), dir.path()).unwrap();
+    let shop = shop();
+    let mut record = record(&shop);
+    store.persist_app(&record).await.unwrap();
+    let old = record.clone();
+    record.ports.insert("i".repeat(1_000_000), vec![50200]);
+    disk.set_full(true);
+    let error = store.persist_app(&record).await.unwrap_err();
+    assert!(
+        matches!(&error, StoreError::Database(error) if error.is_full()),
+        "{error:?}"
+    );
+    assert_eq!(store.apps().unwrap(), [old]);
+    disk.set_full(false);
+    store.persist_app(&record).await.unwrap();
+    assert_eq!(store.apps().unwrap(), [record]);
+}
+
+#[tokio::test]
+async fn whichever_page_is_damaged_engine_starts_with_what_was_written_or_says_that_it_lost_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let shop = shop();
+    let record = record(&shop);
+    let store = Store::open(dir.path()).unwrap();
+    store
+        .persist_staged(&record, bodies(&shop), &needed(&shop))
+        .await
+        .unwrap();
+    drop(store);
+    let whole = std::fs::read(dir.path().join("engine.redb")).unwrap();
+    type Damage = fn(&mut [u8]);
+    let damages: [Damage; 3] = [
+        |page| page.fill(0xa5),
+        |page| page[0] ^= 0xff,
+        |page| page[page.len() / 2] ^= 0xff,
+    ];
+    for page in 0..whole.len().div_ceil(4096) {
+        for (kind, damage) in damages.iter().enumerate() {
+            let case = tempfile::tempdir().unwrap();
+            let mut bytes = whole.clone();
+            let end = bytes.len().min((page + 1) * 4096);
+            damage(&mut bytes[page * 4096..end]);
+            std::fs::write(case.path().join("engine.redb"), &bytes).unwrap();
+            let store = Store::open(case.path()).unwrap();
+            let apps = store.apps().unwrap();
+            if store.quarantined().is_none() {
+                assert_eq!(apps, [record.clone()], "page {page}, damage {kind}");
+            }
+        }
+    }
 }

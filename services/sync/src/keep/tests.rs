@@ -5,6 +5,7 @@ use baetyl_proto::digest;
 use baetyl_testkit::TestDir;
 
 use super::*;
+use crate::db;
 use crate::store::Shelf;
 use crate::store::disk::RealDisk;
 
@@ -29,7 +30,7 @@ fn left(held: Held, pinned: Option<&[Digest]>, staged: &[Digest]) -> [bool; 2] {
     store
         .put_body(Shelf::Sealed, &digests[1], BODIES[1])
         .unwrap();
-    let db = Arc::new(Db::open(&dir.join("sync.redb")).unwrap().db);
+    let db = Arc::new(db::open(&dir.join("sync.redb")).unwrap().file);
     if let Some(pinned) = pinned {
         pins::set_pins(&db, "engine", pinned).unwrap();
     }

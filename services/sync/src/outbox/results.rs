@@ -159,6 +159,7 @@ fn order(record: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::db;
 
     fn result(id: &str, payload: usize) -> CommandResult {
         CommandResult {
@@ -169,7 +170,7 @@ mod tests {
     }
 
     fn open(dir: &tempfile::TempDir) -> (Commands, Vec<CommandResult>) {
-        let db = Db::open(&dir.path().join("sync.redb")).unwrap().db;
+        let db = db::open(&dir.path().join("sync.redb")).unwrap().file;
         Commands::open(Arc::new(db)).unwrap()
     }
 

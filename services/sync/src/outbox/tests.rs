@@ -1,4 +1,5 @@
 use super::*;
+use crate::db;
 
 fn event(reason: &str) -> Event {
     Event {
@@ -8,7 +9,7 @@ fn event(reason: &str) -> Event {
 }
 
 fn open(dir: &tempfile::TempDir, limit: u64) -> Outbox {
-    let db = Db::open(&dir.path().join("sync.redb")).unwrap().db;
+    let db = db::open(&dir.path().join("sync.redb")).unwrap().file;
     Outbox::new(Arc::new(db), limit)
 }
 

@@ -16,7 +16,7 @@ use futures_util::TryStreamExt as _;
 use tonic::Code;
 
 use super::*;
-use crate::db::Db;
+use crate::db::{self, Db};
 use crate::node::Held;
 use crate::store::Shelf;
 use crate::store::disk::fake::FakeDisk;
@@ -44,7 +44,7 @@ async fn rig(dir: &Path, disk: Arc<dyn Disk>, cloud: &Cloud, held: Held) -> Opti
     let kit = Kit::new("sync", dir, Clock::system());
     let store = Store::open(dir, disk, SealKey::from_bytes(&[7; 32])).ok()?;
     let store = Arc::new(store);
-    let db = Arc::new(Db::open(&dir.join("sync.redb")).unwrap().db);
+    let db = Arc::new(db::open(&dir.join("sync.redb")).unwrap().file);
     let watermark = Watermark {
         high: u64::MAX,
         low: u64::MAX,

@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use baetyl_kit::fsio;
+pub(crate) use baetyl_ledger::is_full;
 
 /// Every step of the store that changes the disk.
 pub(crate) trait Disk: Send + Sync + 'static {
@@ -82,14 +83,6 @@ impl Disk for RealDisk {
             other => other,
         }
     }
-}
-
-/// True for "no space left" and "quota exceeded".
-pub(crate) fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-    )
 }
 
 #[cfg(test)]
