@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use baetyl_kit::Kit;
 use baetyl_kit::backoff::Backoff;
-use baetyl_kit::grpc::{self, Endpoint};
+use baetyl_kit::grpc::{self, Client, Endpoint};
 use baetyl_proto::sync::sync_service_client::SyncServiceClient;
 use baetyl_proto::sync::{GetIdentityRequest, InstallIdentityRequest};
 use tonic::{Code, Status};
@@ -79,7 +79,7 @@ pub async fn run(config: Config, kit: Kit) -> Result<(), Error> {
         url: endpoint.to_string(),
         source: Box::new(source),
     })?;
-    let mut sync = SyncServiceClient::new(client);
+    let sync = SyncServiceClient::new(client);
     let held = until(config.deadline, "sync does not answer", async || {
         sync.clone()
             .get_identity(GetIdentityRequest {})
@@ -96,14 +96,29 @@ pub async fn run(config: Config, kit: Kit) -> Result<(), Error> {
     } else {
         let identity = obtain(&config, &kit).await?;
         let (namespace, node) = (identity.namespace.clone(), identity.node_name.clone());
-        sync.install_identity(grpc::unary(identity))
-            .await
-            .map_err(Error::Handover)?;
+        hand_over(&config, &sync, identity).await?;
         tracing::info!(namespace, node, "sync holds the identity of this node");
     }
     // Only now: until sync has persisted the identity, the same key must be asked for again.
     key::forget(&kit)?;
     ready::until_ready(&config, &kit).await
+}
+
+/// sync may be starting anew or its disk full: without it what the cloud gave is lost with this process.
+async fn hand_over(
+    config: &Config,
+    sync: &SyncServiceClient<Client>,
+    identity: InstallIdentityRequest,
+) -> Result<(), Error> {
+    let what = "sync does not take the identity";
+    let handed = until(config.deadline, what, async || {
+        let request = grpc::unary(identity.clone());
+        sync.clone().install_identity(request).await.map(drop)
+    });
+    handed.await.map_err(|error| match error {
+        Error::Refused(status) => Error::Handover(status),
+        other => other,
+    })
 }
 
 /// Key, request, answer.

@@ -1,4 +1,5 @@
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use baetyl_kit::config;
@@ -7,6 +8,8 @@ use baetyl_proto::sync::*;
 use tonic::{Request, Response};
 
 use super::*;
+
+mod activating;
 
 #[test]
 fn the_example_configuration_is_the_default() {
@@ -75,6 +78,8 @@ fn the_token_is_never_printed() {
 #[derive(Default)]
 struct FakeSync {
     installed: bool,
+    /// How often it does not take an identity before it does.
+    unavailable: AtomicU32,
     calls: Mutex<Vec<String>>,
 }
 
@@ -106,6 +111,10 @@ impl SyncService for FakeSync {
         _: Request<InstallIdentityRequest>,
     ) -> Result<Response<InstallIdentityResponse>, Status> {
         self.calls.lock().unwrap().push("install_identity".into());
+        let less = |left: u32| left.checked_sub(1);
+        if self.unavailable.fetch_update(SeqCst, SeqCst, less).is_ok() {
+            return Err(Status::unavailable("starting"));
+        }
         Ok(Response::new(InstallIdentityResponse { changed: true }))
     }
 

@@ -7,14 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use baetyl_kit::clock::Clock;
 use baetyl_kit::error::chain;
 use baetyl_kit::tls::{self, CertTime};
-use baetyl_model::trust::{Floor, TrustedTime, Validity, edge_accepts_cloud};
+use baetyl_model::trust::{Floor, RELEASED, TrustedTime, Validity, edge_accepts_cloud};
 use jiff::Timestamp;
 
 use crate::blocking;
 use crate::db::{Db, DbError, META};
-
-/// No release of this program is older: the first floor of a node that knows nothing. Raised with every release.
-const RELEASED: i64 = 1_767_225_600; // 2026-01-01T00:00:00Z
 
 const FLOOR: &str = "trust_floor";
 
@@ -39,7 +36,7 @@ impl TrustClock {
         let floor = persisted
             .and_then(|seconds| Timestamp::from_second(seconds).ok())
             .map(Floor);
-        let time = TrustedTime::start(floor, built(), clock.uptime());
+        let time = TrustedTime::start(floor, RELEASED, clock.uptime());
         Ok(Self {
             clock,
             db,
@@ -55,7 +52,7 @@ impl TrustClock {
     /// Takes evidence that real time is at least this: a `not_before` that was accepted, the cloud's clock over an
     /// authenticated link. Writes to disk when the floor rose by an hour.
     pub(crate) async fn raise(self: &Arc<Self>, time: Timestamp) {
-        let floor = self.lock().raise(time, built(), self.clock.uptime());
+        let floor = self.lock().raise(time, RELEASED, self.clock.uptime());
         if let Some(floor) = floor {
             let trust = Arc::clone(self);
             blocking(move || trust.persist(floor)).await;
@@ -98,21 +95,9 @@ impl fmt::Debug for TrustClock {
 impl CertTime for TrustClock {
     fn judge_at(&self, chain: tls::Validity, _wall: i64) -> i64 {
         let now = self.now();
-        let validity = validity(chain.not_before, chain.not_after);
+        let validity = Validity::from_seconds(chain.not_before, chain.not_after);
         edge_accepts_cloud(&[validity], now).map_or(now.as_second(), Timestamp::as_second)
     }
-}
-
-/// Seconds as a certificate's validity; what no calendar holds counts as the end of time.
-pub(crate) fn validity(not_before: i64, not_after: i64) -> Validity {
-    Validity {
-        not_before: Timestamp::from_second(not_before).unwrap_or(Timestamp::MAX),
-        not_after: Timestamp::from_second(not_after).unwrap_or(Timestamp::MAX),
-    }
-}
-
-fn built() -> Timestamp {
-    Timestamp::from_second(RELEASED).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 #[cfg(test)]
@@ -138,7 +123,7 @@ mod tests {
         for wall in ["1970-01-01T00:00:00Z", "2031-06-01T00:00:00Z"] {
             let dir = TestDir::new();
             let time = open(&dir, &ManualClock::at(wall));
-            assert_eq!(time.now(), built(), "{wall}");
+            assert_eq!(time.now(), RELEASED, "{wall}");
         }
     }
 

@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 #[cfg(test)]
 mod tests;
 
+/// No release of this program is older: the floor of a node that knows nothing yet. Raised with every release.
+pub const RELEASED: Timestamp = Timestamp::constant(1_767_225_600, 0); // 2026-01-01T00:00:00Z
+
 /// A lower bound of real time: a persisted floor and the monotonic time since it was set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TrustedTime {
@@ -84,6 +87,14 @@ pub struct Validity {
 }
 
 impl Validity {
+    /// Of Unix seconds, as certificates say them; what no calendar holds counts as the end of time.
+    pub fn from_seconds(not_before: i64, not_after: i64) -> Self {
+        Self {
+            not_before: Timestamp::from_second(not_before).unwrap_or(Timestamp::MAX),
+            not_after: Timestamp::from_second(not_after).unwrap_or(Timestamp::MAX),
+        }
+    }
+
     /// Two thirds of its life: when a renewal is due.
     pub fn renew_at(&self) -> Timestamp {
         let life = self.not_after.duration_since(self.not_before);

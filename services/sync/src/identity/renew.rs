@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use baetyl_model::trust::Validity;
 use baetyl_proto::link::RenewCertificateRequest;
 use baetyl_proto::link::link_service_client::LinkServiceClient;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
@@ -11,7 +12,7 @@ use tonic::transport::Channel;
 use super::store::{IdentityError, IdentityStore};
 use super::{Identity, InvalidIdentity};
 use crate::blocking;
-use crate::trust::{TrustClock, validity};
+use crate::trust::TrustClock;
 
 /// Why a certificate is not renewed.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +50,7 @@ impl Renewal {
 
     /// True when the identity in use is old enough and has no successor yet.
     pub(crate) fn is_due(&self, identity: &Identity) -> bool {
-        let life = validity(identity.not_before(), identity.not_after());
+        let life = Validity::from_seconds(identity.not_before(), identity.not_after());
         self.store.pending().is_none() && life.is_renewal_due(self.trust.now())
     }
 
