@@ -36,6 +36,20 @@ pub enum AcceptError {
 /// # Errors
 /// [`AcceptError`]; what is held stays.
 pub fn accept_desire(shadow: &Shadow, signed: SignedDesire) -> Result<(bool, Header), AcceptError> {
+    let accepted = decide_and_persist(shadow, signed);
+    match &accepted {
+        Ok((true, _)) => shadow.counts.accepted.inc(),
+        Err(AcceptError::Refused { .. } | AcceptError::Malformed(_)) => shadow.counts.refused.inc(),
+        // Nothing new, or counted with the writes that failed.
+        Ok((false, _)) | Err(AcceptError::Ledger(_)) => {}
+    }
+    accepted
+}
+
+fn decide_and_persist(
+    shadow: &Shadow,
+    signed: SignedDesire,
+) -> Result<(bool, Header), AcceptError> {
     let offered = read(signed)?;
     let _writer = shadow.writer();
     let held = shadow.desire.borrow().clone();

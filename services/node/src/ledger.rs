@@ -8,10 +8,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use baetyl_kit::metrics::Counter;
 pub use baetyl_ledger::LedgerError;
 use baetyl_ledger::medium::{Disk, Medium};
 use baetyl_ledger::{LedgerFile, Opened, Rules};
-use redb::{Database, ReadTransaction, ReadableDatabase as _, ReadableTable, TableDefinition};
+use redb::{
+    Database, ReadTransaction, ReadableDatabase as _, ReadableTable, TableDefinition,
+    WriteTransaction,
+};
 
 /// Format this program writes.
 const FORMAT: u64 = 1;
@@ -35,6 +39,7 @@ const RULES: Rules = Rules {
 pub struct Ledger {
     file: LedgerFile,
     quarantined: Option<PathBuf>,
+    failed_writes: Counter,
 }
 
 impl Ledger {
@@ -56,7 +61,15 @@ impl Ledger {
         Ok(Self {
             file,
             quarantined: put_aside,
+            failed_writes: Counter::default(),
         })
+    }
+
+    /// Counts writes that fail.
+    #[must_use]
+    pub fn counting(mut self, failed_writes: Counter) -> Self {
+        self.failed_writes = failed_writes;
+        self
     }
 
     /// Where a damaged predecessor was moved to at start.
@@ -81,7 +94,7 @@ impl Ledger {
     /// # Errors
     /// When the store fails; the previous desire is then still there.
     pub fn persist_desire(&self, bytes: &[u8]) -> Result<(), LedgerError> {
-        self.file.write(|transaction| {
+        self.write(|transaction| {
             let mut table = transaction.open_table(DESIRE)?;
             let (target, sequence) =
                 newest(&slots(&table)?).map_or((0, 1), |slot| (1 - slot.index, slot.sequence + 1));
@@ -106,7 +119,7 @@ impl Ledger {
     /// # Errors
     /// When the store fails.
     pub fn persist_record(&self, name: &str, bytes: &[u8]) -> Result<(), LedgerError> {
-        self.file.write(|transaction| {
+        self.write(|transaction| {
             transaction.open_table(RECORDS)?.insert(name, bytes)?;
             Ok(())
         })
@@ -135,7 +148,7 @@ impl Ledger {
         &self,
         changes: &BTreeMap<String, Option<String>>,
     ) -> Result<(), LedgerError> {
-        self.file.write(|transaction| {
+        self.write(|transaction| {
             let mut table = transaction.open_table(PROPERTIES)?;
             for (key, value) in changes {
                 match value {
@@ -145,6 +158,15 @@ impl Ledger {
             }
             Ok(())
         })
+    }
+
+    fn write(
+        &self,
+        body: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error>,
+    ) -> Result<(), LedgerError> {
+        self.file
+            .write(body)
+            .inspect_err(|_| self.failed_writes.inc())
     }
 }
 

@@ -25,7 +25,7 @@ pub use config::{Config, Endpoint};
 
 use crate::ledger::{Ledger, LedgerError};
 use crate::machine::Machine;
-use crate::shadow::Shadow;
+use crate::shadow::{Counts, Shadow};
 
 /// Why node cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -47,8 +47,14 @@ pub enum Error {
 /// When the ledger cannot be opened or a socket cannot be bound.
 pub async fn run(config: Config, kit: Kit) -> Result<(), Error> {
     let mut machine = Machine::new(Path::new("/"));
-    let ledger = Ledger::open(&kit.state_dir()?)?;
-    let shadow = Arc::new(Shadow::load(ledger, vec![machine.read_info()])?);
+    let failed = kit.metrics().counter(
+        "ledger_writes_failed_total",
+        "Writes to the ledger that failed, on a full disk for instance.",
+        &[],
+    );
+    let ledger = Ledger::open(&kit.state_dir()?)?.counting(failed);
+    let shadow = Shadow::load(ledger, vec![machine.read_info()])?;
+    let shadow = Arc::new(shadow.counting(Counts::new(kit.metrics())));
     machine.read_stats();
     let watched = Arc::clone(&shadow);
     let period = config.stats_period.max(Duration::from_millis(100));

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use baetyl_kit::metrics::{Counter, Metrics};
 use baetyl_model::desire::Header;
 use baetyl_model::name::NodeUid;
 use baetyl_proto::shadow::{Desire, NodeInfo, NodeStats, NodeStatus, SignedDesire};
@@ -48,6 +49,30 @@ pub struct Report {
     pub stats: Option<Arc<NodeStats>>,
 }
 
+/// What is counted.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) accepted: Counter,
+    pub(crate) refused: Counter,
+}
+
+impl Counts {
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        Self {
+            accepted: metrics.counter(
+                "desires_accepted_total",
+                "New desires that were taken into the ledger.",
+                &[],
+            ),
+            refused: metrics.counter(
+                "desires_refused_total",
+                "Desires that were older, contradictory, another node's or no desires.",
+                &[],
+            ),
+        }
+    }
+}
+
 /// Memory in front of the ledger.
 #[derive(Debug)]
 pub struct Shadow {
@@ -60,6 +85,7 @@ pub struct Shadow {
     pub(crate) machines: RwLock<Vec<NodeInfo>>,
     identity: RwLock<Option<Identity>>,
     app_key: RwLock<Option<Vec<u8>>>,
+    pub(crate) counts: Counts,
 }
 
 impl Shadow {
@@ -96,7 +122,14 @@ impl Shadow {
             machines: RwLock::new(machines),
             identity: RwLock::new(identity),
             app_key: RwLock::new(None),
+            counts: Counts::default(),
         })
+    }
+
+    /// Counts from now on.
+    pub(crate) fn counting(mut self, counts: Counts) -> Self {
+        self.counts = counts;
+        self
     }
 
     pub(crate) fn writer(&self) -> MutexGuard<'_, ()> {

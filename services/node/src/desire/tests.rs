@@ -81,6 +81,8 @@ fn stale_conflicting_and_foreign_desires_are_refused_and_leave_the_ledger_untouc
         );
     }
     assert_eq!(shadow.ledger.read_desire().unwrap(), before);
+    assert_eq!(shadow.counts.accepted.get(), 1);
+    assert_eq!(shadow.counts.refused.get(), 4);
 }
 
 #[test]

@@ -105,7 +105,9 @@ fn property_changes_set_and_delete_in_one_go() {
 fn on_a_full_disk_what_was_written_stays_and_with_room_node_goes_on_without_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let disk = FillingDisk::default();
+    let failed = Counter::default();
     let ledger = Ledger::open_on(Arc::new(disk.clone()), dir.path()).unwrap();
+    let ledger = ledger.counting(failed.clone());
     let big = vec![7; 1_000_000];
     let properties = BTreeMap::from([("a".to_owned(), Some("x".repeat(1_000_000)))]);
     ledger.persist_desire(b"old").unwrap();
@@ -121,6 +123,7 @@ fn on_a_full_disk_what_was_written_stays_and_with_room_node_goes_on_without_a_re
         assert_eq!(status.code(), tonic::Code::ResourceExhausted, "{error:?}");
     }
     assert_eq!(ledger.read_desire().unwrap().unwrap(), b"old");
+    assert_eq!(failed.get(), 3);
     disk.set_full(false);
     ledger.persist_desire(&big).unwrap();
     ledger.persist_record("status", &big).unwrap();
