@@ -21,6 +21,7 @@ use tonic::transport::Channel;
 
 pub(crate) mod dial;
 mod session;
+mod verdict;
 mod wire;
 
 use crate::command::Dispatcher;
@@ -32,7 +33,7 @@ use crate::node::{Held, Node};
 use crate::outbox::Outbox;
 use crate::report::SentStats;
 use crate::trust::TrustClock;
-use dial::Dialing;
+use dial::{Dialed, Dialing, NotDialed};
 
 /// A stream that lasted this long was a good one: the next attempt comes soon.
 const GOOD: Duration = Duration::from_secs(15);
@@ -55,6 +56,7 @@ pub(crate) struct Parts {
 /// What is counted.
 struct Counts {
     connects: Counter,
+    delivered: Counter,
     refused: Counter,
 }
 
@@ -70,6 +72,8 @@ pub(crate) struct Link {
     uplink: watch::Sender<Option<Channel>>,
     /// Whether the successor of the identity is tried next, if there is one.
     successors_turn: bool,
+    /// The successor was refused, not merely out of reach.
+    successor_refused: bool,
     /// No renewal is asked for before this.
     renew_after: Option<Instant>,
     /// What the cloud was last told to be refused, for one event each.
@@ -106,6 +110,11 @@ impl Link {
                 "Streams to the cloud that were established.",
                 &[],
             ),
+            delivered: parts.metrics.counter(
+                "desires_delivered_total",
+                "Desires that node took, or held already.",
+                &[],
+            ),
             refused: parts.metrics.counter(
                 "desires_refused_total",
                 "Desires that were not taken, by sync or by node.",
@@ -121,6 +130,7 @@ impl Link {
             state,
             uplink,
             successors_turn: true,
+            successor_refused: false,
             renew_after: None,
             refused: None,
         }
@@ -200,8 +210,15 @@ impl Link {
             keepalive: self.parts.config.keepalive,
         };
         match dial::dial(&used, &self.parts.trust, how).await {
-            Ok(channel) => session::run(self, &used, is_successor, channel, identity).await,
-            Err(reason) => Ended::Lost(reason),
+            Ok(Dialed { channel, verdict }) => {
+                let ended = session::run(self, &used, is_successor, channel, identity).await;
+                self.successor_refused |= is_successor && verdict.is_refusal();
+                ended
+            }
+            Err(NotDialed { reason, is_refusal }) => {
+                self.successor_refused |= is_successor && is_refusal;
+                Ended::Lost(reason)
+            }
         }
     }
 

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use baetyl_kit::error::chain;
 use baetyl_proto::shadow::Event;
 use prost::Message as _;
 use redb::{
@@ -114,7 +115,8 @@ impl Outbox {
         })
     }
 
-    /// Forgets what the cloud has stored.
+    /// Forgets what the cloud has stored. On a full disk nothing is forgotten and that is no error: the cloud tells it
+    /// again with its next Welcome.
     ///
     /// # Errors
     /// What the database says.
@@ -126,13 +128,20 @@ impl Outbox {
     }
 
     fn store_acknowledged(&self, sequence: u64) -> Result<(), DbError> {
-        self.db.write(|transaction| {
+        let stored = self.db.write(|transaction| {
             set_number(transaction, ACKED, sequence)?;
             transaction
                 .open_table(EVENTS)?
                 .retain(|key, _| key > sequence)?;
             Ok(())
-        })
+        });
+        match stored {
+            Err(error) if error.is_full() => {
+                tracing::warn!(error = %chain(&error), "what the cloud has stored is not forgotten yet");
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     /// Compares numbers with the cloud, which says in its Welcome what it stored last. When ours are behind (the

@@ -38,6 +38,7 @@ pub struct FillingDisk(Arc<Mutex<Room>>);
 #[derive(Debug, Default)]
 struct Room {
     is_full: bool,
+    refuses_next: bool,
     /// Blocks that were written once.
     taken: HashSet<u64>,
 }
@@ -48,6 +49,11 @@ impl FillingDisk {
     /// From now on there is room, or there is none.
     pub fn set_full(&self, is_full: bool) {
         self.room().is_full = is_full;
+    }
+
+    /// The next write finds no room, wherever it goes; those after it do.
+    pub fn refuse_next(&self) {
+        self.room().refuses_next = true;
     }
 
     fn room(&self) -> MutexGuard<'_, Room> {
@@ -103,6 +109,9 @@ impl StorageBackend for FillingFile {
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let end = offset + data.len() as u64;
         let mut room = self.disk.room();
+        if std::mem::take(&mut room.refuses_next) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         for block in offset / BLOCK..end.div_ceil(BLOCK) {
             if room.is_full && !room.taken.contains(&block) {
                 return Err(io::ErrorKind::StorageFull.into());

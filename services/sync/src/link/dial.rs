@@ -17,6 +17,7 @@ use tokio_rustls::client::TlsStream;
 use tonic::transport::Channel;
 use tower::service_fn;
 
+use super::verdict::{Verdict, Watched, is_tls_refusal};
 use crate::identity::Identity;
 use crate::trust::TrustClock;
 
@@ -69,6 +70,31 @@ pub(crate) enum DialError {
     },
 }
 
+impl DialError {
+    /// True when the two do not accept each other, as opposed to a network that is away.
+    fn is_refusal(&self) -> bool {
+        match self {
+            Self::Handshake { source, .. } => is_tls_refusal(source),
+            Self::Tls { .. } => true,
+            Self::Unreachable { .. } | Self::TooLong { .. } | Self::Protocol { .. } => false,
+        }
+    }
+}
+
+/// A connection, and what the cloud said to our certificate on it so far.
+pub(crate) struct Dialed {
+    pub(crate) channel: Channel,
+    pub(crate) verdict: Arc<Verdict>,
+}
+
+/// No address works.
+pub(crate) struct NotDialed {
+    /// Why, in one line.
+    pub(crate) reason: String,
+    /// Whether one of them refused, or was refused.
+    pub(crate) is_refusal: bool,
+}
+
 /// How to connect.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Dialing {
@@ -79,20 +105,27 @@ pub(crate) struct Dialing {
 /// The addresses in turn; the first that works.
 ///
 /// # Errors
-/// Why none does, in one line.
+/// Why none does.
 pub(crate) async fn dial(
     identity: &Identity,
     trust: &Arc<TrustClock>,
     how: Dialing,
-) -> Result<Channel, String> {
+) -> Result<Dialed, NotDialed> {
     let mut reasons = Vec::new();
+    let mut is_refusal = false;
     for address in &identity.link_addresses {
         match dial_one(identity, address, trust, how).await {
-            Ok(channel) => return Ok(channel),
-            Err(error) => reasons.push(chain(&error)),
+            Ok(dialed) => return Ok(dialed),
+            Err(error) => {
+                is_refusal |= error.is_refusal();
+                reasons.push(chain(&error));
+            }
         }
     }
-    Err(reasons.join("; "))
+    Err(NotDialed {
+        reason: reasons.join("; "),
+        is_refusal,
+    })
 }
 
 async fn dial_one(
@@ -100,15 +133,17 @@ async fn dial_one(
     address: &Endpoint,
     trust: &Arc<TrustClock>,
     how: Dialing,
-) -> Result<Channel, DialError> {
+) -> Result<Dialed, DialError> {
     let Endpoint::Https(authority) = address else {
         let source = "only https addresses are used".into();
         return Err(protocol(address, source));
     };
     let connected = timeout(how.connect_timeout, async {
         let stream = handshake(identity, address, authority, trust).await?;
+        let verdict = Arc::new(Verdict::default());
+        let stream = Watched::new(stream, Arc::clone(&verdict));
         let channel = http2(stream, address, authority, how).await?;
-        Ok(channel)
+        Ok(Dialed { channel, verdict })
     });
     connected.await.map_err(|_| DialError::TooLong {
         address: address.clone(),
@@ -169,7 +204,7 @@ async fn handshake(
 
 /// A channel over exactly this stream: when it ends, calls fail, and the link dials anew with whatever is true then.
 async fn http2(
-    stream: TlsStream<TcpStream>,
+    stream: Watched<TlsStream<TcpStream>>,
     address: &Endpoint,
     authority: &str,
     how: Dialing,

@@ -11,7 +11,7 @@ use baetyl_kit::error::chain;
 use baetyl_kit::trace::TraceContext;
 use baetyl_model::Digest;
 use baetyl_model::desire::Header;
-use baetyl_model::link::{Down, EdgeInput, EdgeLink, EdgePhase, Periods};
+use baetyl_model::link::{Down, EdgeInput, EdgeLink, EdgePhase};
 use baetyl_proto::link::connect_response::Message as Response;
 use baetyl_proto::link::link_service_client::LinkServiceClient;
 use baetyl_proto::link::{ConnectRequest, ConnectResponse};
@@ -62,10 +62,8 @@ struct Session<'a> {
     /// Why the last desire was refused, for the acknowledgement.
     why: String,
     renewing: Option<BoxFuture<'static, Result<(), RenewError>>>,
-    last_heard: Instant,
-    heartbeat: Duration,
-    /// Nothing but the Hello was sent yet.
-    greeting: bool,
+    /// What the cloud stored last, while the outbox could not be told for want of room.
+    unmet: Option<u64>,
     ended: Option<Ended>,
 }
 
@@ -100,9 +98,7 @@ pub(super) async fn run(
         offer: None,
         why: String::new(),
         renewing: None,
-        last_heard: Instant::now(),
-        heartbeat: Periods::default().heartbeat,
-        greeting: true,
+        unmet: None,
         ended: None,
     };
     session.renew_if_due();
@@ -207,7 +203,6 @@ impl Session<'_> {
 
     /// Takes in a message of the cloud.
     async fn hear(&mut self, message: ConnectResponse) {
-        self.last_heard = Instant::now();
         match message.message {
             Some(Response::Desire(signed)) => self.receive(signed).await,
             Some(Response::Command(command)) => {
@@ -225,10 +220,8 @@ impl Session<'_> {
                 }
                 let was_online = self.machine.phase() == EdgePhase::Online;
                 if let Some(down) = wire::down(&message) {
-                    match &down {
-                        Down::StatusAck(digest) => note_stored(digest),
-                        Down::Welcome { periods, .. } => self.heartbeat = periods.heartbeat,
-                        _ => {}
+                    if let Down::StatusAck(digest) = &down {
+                        note_stored(digest);
                     }
                     self.tell(EdgeInput::Received(down)).await;
                 }
@@ -256,10 +249,12 @@ impl Session<'_> {
         }
     }
 
-    /// A successor that works takes over; one that is still there when the old one works has failed.
+    /// A successor that works takes over; one that was refused while the old one works is given up. One that was
+    /// merely out of reach has its turn with the next stream.
     async fn settle_identity(&mut self) -> Result<(), IdentityError> {
         let store = Arc::clone(&self.link.parts.identity);
-        if store.pending().is_none() {
+        let undecided = !self.is_successor && !self.link.successor_refused;
+        if store.pending().is_none() || undecided {
             return Ok(());
         }
         let (reason, kind, message) = if self.is_successor {
@@ -275,6 +270,7 @@ impl Session<'_> {
             let message = "the new certificate did not work; the old one stays in use";
             ("CertificateRenewFailed", "Warning", message)
         };
+        self.link.successor_refused = false;
         self.link.event(reason, kind, message).await;
         Ok(())
     }
@@ -309,7 +305,10 @@ impl Session<'_> {
     async fn answered(&mut self, answer: Result<Header, Refusal>) {
         self.offer = None;
         match answer {
-            Ok(header) => self.tell(EdgeInput::Held(header)).await,
+            Ok(header) => {
+                self.link.counts.delivered.inc();
+                self.tell(EdgeInput::Held(header)).await;
+            }
             Err(refusal) => self.refuse(refusal).await,
         }
     }
@@ -381,7 +380,10 @@ impl Session<'_> {
     /// A renewed identity is used at once, on a new stream.
     async fn renewed(&mut self, renewed: Result<(), RenewError>) -> Option<Ended> {
         match renewed {
-            Ok(()) => Some(Ended::Renewed),
+            Ok(()) => {
+                self.link.successor_refused = false;
+                Some(Ended::Renewed)
+            }
             Err(error) => {
                 let message = chain(&error);
                 tracing::warn!(
@@ -410,6 +412,9 @@ impl Session<'_> {
             Code::PermissionDenied | Code::Unauthenticated
         );
         let never_online = self.machine.phase() != EdgePhase::Online;
+        if denied && never_online && self.is_successor {
+            self.link.successor_refused = true;
+        }
         if denied
             && never_online
             && !self.is_successor

@@ -1,3 +1,5 @@
+use baetyl_ledger::medium::FillingDisk;
+
 use super::*;
 use crate::db;
 
@@ -11,6 +13,12 @@ fn event(reason: &str) -> Event {
 fn open(dir: &tempfile::TempDir, limit: u64) -> Outbox {
     let db = db::open(&dir.path().join("sync.redb")).unwrap().file;
     Outbox::new(Arc::new(db), limit)
+}
+
+fn open_on(disk: &FillingDisk, dir: &tempfile::TempDir) -> Outbox {
+    let path = dir.path().join("sync.redb");
+    let opened = Db::open_on(Arc::new(disk.clone()), &path, db::RULES).unwrap();
+    Outbox::new(Arc::new(opened.file), 10)
 }
 
 fn waiting(outbox: &Outbox) -> Vec<(u64, String, u64)> {
@@ -124,4 +132,34 @@ fn a_long_text_is_cut_at_a_character() {
         .unwrap();
     let stored = &outbox.event(1, 0).unwrap().unwrap().message;
     assert_eq!(stored.len(), MAX_TEXT - 1);
+}
+
+#[test]
+fn on_a_full_disk_what_the_cloud_stored_is_forgotten_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FillingDisk::default();
+    let outbox = open_on(&disk, &dir);
+    outbox.meet(0).unwrap();
+    outbox.put(event("A")).unwrap();
+    outbox.put(event("B")).unwrap();
+    disk.refuse_next();
+    outbox.acknowledge(1).unwrap();
+    assert_eq!(outbox.numbers().unwrap(), (0, 2));
+    // The next stream begins with what the cloud says.
+    disk.refuse_next();
+    assert_eq!(outbox.meet(1).unwrap(), (0, 2));
+    assert_eq!(outbox.meet(1).unwrap(), (1, 2));
+    assert_eq!(waiting(&outbox), [(2, "B".into(), 0)]);
+}
+
+#[test]
+fn numbers_that_cannot_be_changed_for_want_of_room_are_an_error_that_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FillingDisk::default();
+    let outbox = open_on(&disk, &dir);
+    outbox.put(event("A")).unwrap();
+    disk.refuse_next();
+    assert!(outbox.meet(40).unwrap_err().is_full());
+    assert_eq!(waiting(&outbox), [(1, "A".into(), 0)]);
+    assert_eq!(outbox.meet(40).unwrap(), (40, 41));
 }

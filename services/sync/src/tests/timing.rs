@@ -11,6 +11,7 @@ use baetyl_proto::link::connect_response::Message as Down;
 use baetyl_proto::sync::link_state::Phase;
 use baetyl_testkit::{Leaf, ManualClock, PATIENCE, TestCa, free_port, until};
 use jiff::Timestamp;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::fake::cloud::CloudStream;
 use super::harness::World;
@@ -176,6 +177,52 @@ async fn a_renewed_certificate_that_does_not_work_is_given_up_and_the_old_one_st
     events_until(&mut stream, "CertificateRenewFailed").await;
     assert_eq!(world.phase().await, Phase::Online);
     assert_eq!(world.cloud.script().renewals, 1, "no storm of renewals");
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_that_was_merely_out_of_reach_has_another_turn() {
+    let mut world = World::with(Config::default(), ManualClock::at(TO).clock()).await;
+    world.cloud.script().renew_as = Some(World::leaf());
+    // The second connection is the successor's first.
+    let gate = gate(&world.address, 1).await;
+    let mut identity = world.identity_as(&World::leaf().valid(FROM, TO));
+    identity.link_addresses = vec![gate];
+    world.install_as(&identity).await;
+    let stream = world.stream().await;
+    let old = stream.fingerprint.clone();
+    let late = Welcome {
+        time: Some(to_wire(at("2026-08-20T00:00:00Z"))),
+        ..Welcome::default()
+    };
+    stream.welcome(late).await;
+    let again = world.stream().await;
+    assert_eq!(again.fingerprint, old, "the successor did not get through");
+    again.welcome(Welcome::default()).await;
+    world.until_phase(Phase::Online).await;
+    again.end(tonic::Status::unavailable("deployed anew")).await;
+    let mut renewed = world.stream().await;
+    assert_ne!(renewed.fingerprint, old);
+    renewed.welcome(Welcome::default()).await;
+    events_until(&mut renewed, "CertificateRenewed").await;
+    assert_eq!(world.cloud.script().renewals, 1);
+}
+
+/// A way to the cloud on which connection number `closed` (from zero) ends before its first byte.
+async fn gate(cloud: &str, closed: usize) -> String {
+    let cloud = cloud.trim_start_matches("https://").to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        for number in 0.. {
+            let (mut node, _) = listener.accept().await.unwrap();
+            if number == closed {
+                continue;
+            }
+            let mut cloud = TcpStream::connect(&cloud).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut node, &mut cloud).await });
+        }
+    });
+    format!("https://{address}")
 }
 
 #[tokio::test]

@@ -2,8 +2,8 @@
 
 use baetyl_kit::error::chain;
 use baetyl_model::link::{EdgeAction, EdgeInput, EdgePhase, Up};
+use baetyl_proto::link::CommandResult;
 use baetyl_proto::link::connect_request::Message as Request;
-use baetyl_proto::link::{CommandResult, Heartbeat};
 use jiff::Timestamp;
 
 use super::Session;
@@ -24,6 +24,8 @@ impl Session<'_> {
     async fn act(&mut self, action: EdgeAction) {
         match action {
             EdgeAction::Send(message) => self.send(message),
+            // Their numbers are not the cloud's.
+            EdgeAction::SendEvent { .. } | EdgeAction::DropEvents(_) if self.unmet.is_some() => {}
             EdgeAction::SendEvent { sequence, stored } => self.send_event(sequence, stored).await,
             EdgeAction::Present => {
                 let held = self.link.parts.node.held().borrow().clone();
@@ -65,14 +67,9 @@ impl Session<'_> {
                 .queue
                 .extend(deliver_status(&report).map(wire::request)),
             Up::Stats => {
+                // Nothing new is nothing to send: signs of life are the machine's own.
                 let stats = self.link.sent_stats.deliver_stats(&report);
-                // Figures may be missing and are never answered; both sides need a sign of life all the same.
-                let quiet = self.last_heard.elapsed() >= self.heartbeat;
-                let sign = !self.greeting && (stats.is_none() || quiet);
-                let sign = sign.then_some(Request::Heartbeat(Heartbeat {}));
-                self.greeting = false;
-                self.queue
-                    .extend(stats.into_iter().chain(sign).map(wire::request));
+                self.queue.extend(stats.map(wire::request));
             }
             message => {
                 let fingerprint = self.identity.fingerprint();
@@ -103,17 +100,31 @@ impl Session<'_> {
         }
     }
 
-    /// The numbers of the outbox go on after those the cloud has.
+    /// The numbers of the outbox go on after those the cloud has. Without room they cannot be changed: no event is sent
+    /// until they are, and everything else is.
     pub(super) async fn meet(&mut self, stored: u64) {
         let outbox = self.link.parts.outbox.clone();
         match blocking(move || outbox.meet(stored)).await {
             Ok((_, queued)) => self.tell(EdgeInput::Queued(queued)).await,
+            Err(error) if error.is_full() => {
+                tracing::warn!(error = %chain(&error), "events wait until there is room");
+                self.unmet = Some(stored);
+            }
             Err(error) => self.must(Err(chain(&error))),
         }
     }
 
     pub(super) async fn count_events(&mut self) {
         let outbox = self.link.parts.outbox.clone();
+        if let Some(stored) = self.unmet {
+            // An event could be written: there is room again. A new stream begins with the right numbers.
+            match blocking(move || outbox.meet(stored)).await {
+                Ok(_) => self.ended = Some(Ended::Renewed),
+                Err(error) if error.is_full() => {}
+                Err(error) => self.must(Err(chain(&error))),
+            }
+            return;
+        }
         match blocking(move || outbox.numbers()).await {
             Ok((_, queued)) => self.tell(EdgeInput::Queued(queued)).await,
             Err(error) => self.must(Err(chain(&error))),
