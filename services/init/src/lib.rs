@@ -104,7 +104,7 @@ pub async fn run(config: Config, kit: Kit) -> Result<(), Error> {
     ready::until_ready(&config, &kit).await
 }
 
-/// sync may be starting anew or its disk full: without it what the cloud gave is lost with this process.
+/// Again and again: a sync that starts anew or whose disk is full is no reason to ask the cloud once more.
 async fn hand_over(
     config: &Config,
     sync: &SyncServiceClient<Client>,

@@ -4,10 +4,8 @@
 //! that write them (identity, pins, outbox, commands, trust). All functions block: call them through
 //! [`crate::blocking`].
 
-use std::path::Path;
-
+use baetyl_ledger::Rules;
 pub(crate) use baetyl_ledger::{LedgerError as DbError, LedgerFile as Db};
-use baetyl_ledger::{Opened, Rules};
 use redb::{Database, ReadableDatabase as _, TableDefinition, TableError};
 
 /// Numbers and texts with a name.
@@ -26,11 +24,9 @@ pub(crate) const RULES: Rules = Rules {
     validate: |_| Ok(()),
 };
 
-/// Opens the file, checking all of it; a damaged one is put aside and a fresh one begun.
-///
-/// # Errors
-/// When the disk refuses, another process has it open, or a newer release wrote it.
-pub(crate) fn open(path: &Path) -> Result<Opened, DbError> {
+/// On the disk of this machine.
+#[cfg(test)]
+pub(crate) fn open(path: &std::path::Path) -> Result<baetyl_ledger::Opened, DbError> {
     Db::open(path, RULES)
 }
 

@@ -28,6 +28,7 @@ use std::sync::Arc;
 use baetyl_kit::error::chain;
 use baetyl_kit::grpc;
 use baetyl_kit::{Kit, listen::Listen};
+use baetyl_ledger::medium::{Disk, Medium};
 use baetyl_proto::shadow::Event;
 use baetyl_proto::sync::sync_service_server::SyncServiceServer;
 
@@ -42,6 +43,11 @@ use setup::Parts;
 /// # Errors
 /// When its state cannot be opened or its socket cannot be bound.
 pub async fn run(config: Config, kit: Kit) -> Result<(), Error> {
+    run_on(Arc::new(Disk), config, kit).await
+}
+
+/// As [`run`], with the database on something else than the disk of this machine.
+async fn run_on(medium: Arc<dyn Medium>, config: Config, kit: Kit) -> Result<(), Error> {
     let listen = config
         .api
         .listen
@@ -53,7 +59,7 @@ pub async fn run(config: Config, kit: Kit) -> Result<(), Error> {
         link,
         keeper,
         lost,
-    } = setup::open(config, &kit).await?;
+    } = setup::open(medium, config, &kit).await?;
     if let Some(reason) = lost {
         latch.not_ready(format!("waiting for identity: {reason}"));
     }

@@ -10,6 +10,7 @@ use baetyl_kit::grpc::{Client, ConnectError, Endpoint, connect_lazy};
 use baetyl_kit::serve::ServeError;
 use baetyl_kit::tls::{self, CertTime, Roots, ServerTrust, TlsError};
 use baetyl_kit::{Kit, fsio};
+use baetyl_ledger::medium::Medium;
 use baetyl_proto::convert::time;
 use baetyl_proto::shadow::Event;
 use rustls::{ClientConfig, RootCertStore};
@@ -103,13 +104,17 @@ struct State {
 ///
 /// # Errors
 /// When the state cannot be opened or the configuration names something unusable.
-pub(crate) async fn open(config: Config, kit: &Kit) -> Result<Parts, Error> {
+pub(crate) async fn open(
+    medium: Arc<dyn Medium>,
+    config: Config,
+    kit: &Kit,
+) -> Result<Parts, Error> {
     // Others are told where objects are, and they run elsewhere.
     let data_dir = kit.data_dir();
     let dir = std::path::absolute(data_dir)
         .map_err(directory(data_dir))?
         .join("sync");
-    let state = blocking(move || open_state(&dir)).await?;
+    let state = blocking(move || open_state(medium, &dir)).await?;
     let clock = kit.clock().clone();
     let trust = Arc::new(TrustClock::open(Arc::clone(&state.db), clock.clone())?);
     let outbox = Outbox::new(Arc::clone(&state.db), config.outbox.events);
@@ -208,11 +213,11 @@ fn stager(
     )
 }
 
-fn open_state(dir: &Path) -> Result<State, Error> {
+fn open_state(medium: Arc<dyn Medium>, dir: &Path) -> Result<State, Error> {
     fsio::create_dir_private(dir).map_err(directory(dir))?;
     let mut put_aside = Vec::new();
     let seal = open_seal(dir, &mut put_aside)?;
-    let opened = db::open(&dir.join("sync.redb"))?;
+    let opened = Db::open_on(medium, &dir.join("sync.redb"), db::RULES)?;
     if let Some(kept) = &opened.put_aside {
         put_aside.push(format!(
             "sync.redb was damaged and is kept as {}; sync began with an empty one",

@@ -1,10 +1,12 @@
 //! A sync with everybody around it, in one process and one temporary directory.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use baetyl_kit::Kit;
 use baetyl_kit::clock::Clock;
 use baetyl_kit::grpc::{Client, Endpoint, connect_lazy};
+use baetyl_ledger::medium::{Disk, Medium};
 use baetyl_model::Desire;
 use baetyl_proto::link::Welcome;
 use baetyl_proto::shadow::SignedDesire;
@@ -36,6 +38,8 @@ pub(super) struct World {
     pub(super) dir: TestDir,
     pub(super) clock: Clock,
     pub(super) config: Config,
+    /// Where the database of sync is.
+    pub(super) medium: Arc<dyn Medium>,
     pub(super) cloud: Cloud,
     pub(super) streams: mpsc::Receiver<CloudStream>,
     pub(super) address: String,
@@ -75,6 +79,7 @@ impl World {
             dir,
             clock,
             config,
+            medium: Arc::new(Disk),
             cloud,
             streams,
             address,
@@ -91,8 +96,11 @@ impl World {
     /// Starts sync and waits until it answers.
     pub(super) async fn start_sync(&mut self) {
         let kit = Kit::new("sync", self.dir.path(), self.clock.clone());
-        kit.tasks()
-            .spawn("sync", crate::run(self.config.clone(), kit.clone()));
+        let medium = Arc::clone(&self.medium);
+        kit.tasks().spawn(
+            "sync",
+            crate::run_on(medium, self.config.clone(), kit.clone()),
+        );
         self.sync_kit = Some(kit);
         until(PATIENCE, "sync answers", || {
             let mut client = self.as_role("engine");

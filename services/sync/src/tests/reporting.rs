@@ -1,6 +1,9 @@
 //! Up the link: status, stats, events, signs of life.
 
+use std::sync::Arc;
+
 use baetyl_kit::clock::Clock;
+use baetyl_ledger::medium::FillingDisk;
 use baetyl_proto::link::connect_request::Message as Up;
 use baetyl_proto::link::connect_response::Message as Down;
 use baetyl_proto::link::{EventAck, HeartbeatAck, StatusAck, Welcome};
@@ -202,4 +205,61 @@ async fn nothing_is_said_while_nothing_happens() {
     // The answer to this is the first thing that is said at all.
     stream.ask().await;
     stream.say_nothing_before_the_answer().await;
+}
+
+/// Everybody, with the database of sync on this disk.
+async fn world_on(disk: &FillingDisk) -> World {
+    let mut world = World::without_sync(Config::default(), Clock::system()).await;
+    world.medium = Arc::new(disk.clone());
+    world.start_sync().await;
+    world
+}
+
+#[tokio::test]
+async fn on_a_full_disk_an_acknowledgement_that_cannot_be_kept_does_not_end_the_stream() {
+    let disk = FillingDisk::default();
+    let mut world = world_on(&disk).await;
+    let mut stream = world.online().await;
+    put(&world, "A").await;
+    assert_eq!(told(&mut stream).await.0, 1);
+    disk.refuse_next();
+    stream.say(Down::EventAck(EventAck { sequence: 1 })).await;
+    stream.ask().await;
+    assert!(matches!(stream.next_news().await, Up::CommandResult(_)));
+    put(&world, "B").await;
+    assert_eq!(told(&mut stream).await, (2, "B".to_owned(), 0));
+    // The next stream learns again what the cloud has.
+    stream.end(Status::unavailable("cut")).await;
+    let mut stream = world.stream().await;
+    stream
+        .welcome(Welcome {
+            event_sequence: 1,
+            ..Welcome::default()
+        })
+        .await;
+    assert_eq!(told(&mut stream).await, (2, "B".to_owned(), 0));
+}
+
+#[tokio::test]
+async fn on_a_full_disk_events_whose_numbers_the_cloud_has_wait_and_desires_and_commands_do_not() {
+    let disk = FillingDisk::default();
+    let mut world = world_on(&disk).await;
+    put(&world, "A").await;
+    world.install().await;
+    let mut stream = world.stream().await;
+    let welcome = Welcome {
+        event_sequence: 40,
+        ..Welcome::default()
+    };
+    disk.refuse_next();
+    stream.welcome(welcome.clone()).await;
+    world.until_phase(Phase::Online).await;
+    stream.ask().await;
+    assert!(matches!(stream.next_news().await, Up::CommandResult(_)));
+    // There is room again, as the next event shows.
+    put(&world, "B").await;
+    let mut stream = world.stream().await;
+    stream.welcome(welcome).await;
+    assert_eq!(told(&mut stream).await, (41, "A".to_owned(), 0));
+    assert_eq!(told(&mut stream).await, (42, "B".to_owned(), 0));
 }
