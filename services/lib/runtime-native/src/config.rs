@@ -24,6 +24,9 @@ pub struct NativeConfig {
     pub logs: LogLimits,
     /// Where cgroups for limits are made.
     pub cgroup: CgroupMode,
+    /// How long a shim may take to start its program before it is looked for. Long: a machine that boots everything at
+    /// once is slow.
+    pub launch_time: Duration,
 }
 
 /// Where secret files lie.
@@ -113,6 +116,7 @@ impl NativeConfig {
             backoff: Backoff::default(),
             logs: LogLimits::default(),
             cgroup: CgroupMode::Auto,
+            launch_time: Duration::from_secs(30),
         }
     }
 }

@@ -124,13 +124,19 @@ fn leftovers(instance_dir: &Path, run: Option<&RunFile>) -> io::Result<Vec<Proce
     let own = std::process::id();
     let mut found = Vec::new();
     for pid in proc::pids()?.filter(|pid| *pid != own) {
-        let Ok(stat) = Stat::read(pid) else { continue };
+        let stat = match Stat::read(pid) {
+            Ok(stat) => stat,
+            // Not to see it is not the same as its being gone.
+            Err(error) if proc::is_shortage(&error) => return Err(error),
+            Err(_) => continue,
+        };
         if stat.is_dead() {
             continue;
         }
         let in_session = sure && run.is_some_and(|run| stat.session == run.shim.pid);
         let in_group = sure && app.is_some_and(|app| stat.group == app.pid);
-        if in_session || in_group || proc::has_env(pid, MARK, instance_dir.as_os_str().as_bytes()) {
+        if in_session || in_group || proc::has_env(pid, MARK, instance_dir.as_os_str().as_bytes())?
+        {
             found.push(ProcessIdent {
                 pid,
                 start_ticks: stat.start_ticks,
@@ -142,7 +148,7 @@ fn leftovers(instance_dir: &Path, run: Option<&RunFile>) -> io::Result<Vec<Proce
 
 /// The shim of the recorded run, when it lives.
 pub(crate) fn living_shim(state: &StateDir) -> io::Result<Option<(RunFile, Process)>> {
-    let Some(run) = state.run() else {
+    let Some(run) = state.run()? else {
         return Ok(None);
     };
     if run.boot_id != proc::boot_id()? {
@@ -160,10 +166,9 @@ pub(crate) async fn end_instance(
     if let Some((_, shim)) = living_shim(state)? {
         end_shim(&shim, grace).await?;
     }
-    let run = state.run();
-    if run
-        .as_ref()
-        .is_some_and(|run| state.exit_of(&run.run_id()).is_some())
+    let run = state.run()?;
+    if let Some(run) = &run
+        && state.exit_of(&run.run_id())?.is_some()
     {
         // Written when no child was left, and a subreaper's children are all there are.
         return Ok(());

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::end::{EndError, end_leftovers, end_shim, kill_shim};
-use crate::policy::{Verdict, judge};
+use crate::policy::{Seen, Verdict, judge};
 use crate::probe::{Finding, Probes};
 use crate::process::Process;
 use crate::record::{History, RunFile, RunId, StateDir};
@@ -36,7 +36,7 @@ pub(crate) enum Outcome {
     /// It ended well and its policy says that is that.
     Succeeded,
     /// It ended badly and its policy says that is that.
-    Failed,
+    Failed(Seen),
     /// It was told to stop; the error: something of it is left.
     Stopped(Result<(), EndError>),
 }
@@ -126,31 +126,30 @@ impl Instance {
         loop {
             let running = match found {
                 Found::Running(running) => Ok(*running),
-                Found::Ended(run, exit) => Err((run, exit)),
+                Found::Ended(run, exit) => Err((run, exit, Seen::Before)),
                 Found::Nothing { after } => {
                     if let Some(outcome) = self.wait(after).await {
                         return outcome;
                     }
-                    self.start().await
+                    let started = self.start().await;
+                    started.map_err(|(run, exit)| (run, exit, Seen::Watched(None)))
                 }
             };
-            let (run, exit) = match running {
-                Err(ended) => ended,
+            let (run, exit, seen) = match running {
+                Err(over) => over,
                 Ok(running) => match self.watch(&running).await {
                     Ended::Stopped(result) => return self.stopped(result),
                     Ended::Run(why) => {
                         let exit = self.collect(&running.run, why).await;
-                        (
-                            Some((running.run.run_id(), Some(age(running.run.shim)))),
-                            exit,
-                        )
+                        let ran = age(running.run.shim);
+                        (Some(running.run.run_id()), exit, Seen::Watched(Some(ran)))
                     }
                 },
             };
-            match self.conclude(run, exit) {
+            match self.conclude(run, exit, seen) {
                 Verdict::Restart(after) => found = Found::Nothing { after },
                 Verdict::Succeeded => return self.finished(Phase::Succeeded, Outcome::Succeeded),
-                Verdict::Failed => return self.finished(Phase::Failed, Outcome::Failed),
+                Verdict::Failed => return self.finished(Phase::Failed, Outcome::Failed(seen)),
             }
         }
     }
@@ -274,7 +273,7 @@ impl Instance {
 
     /// Makes sure that nothing of a run is left, when its shim did not.
     async fn clean(&self, run: &RunFile) -> Result<(), EndError> {
-        if self.state.exit_of(&run.run_id()).is_some() {
+        if self.state.exit_of(&run.run_id())?.is_some() {
             return Ok(());
         }
         end_leftovers(&self.shared.paths.instance(&self.id), Some(run))
@@ -284,7 +283,7 @@ impl Instance {
 
     /// How a run ended whose shim is gone. Returns when nothing of it is left.
     async fn collect(&mut self, run: &RunFile, why: Option<(Reason, String)>) -> LastExit {
-        let mut exit = match self.state.exit_of(&run.run_id()) {
+        let mut exit = match self.exit_of(Some(run)).await {
             Some(exit) => exit.last_exit(),
             None => {
                 let message = "its shim ended without a record: how it ended is not known";
@@ -319,42 +318,22 @@ impl Instance {
         }
     }
 
-    /// Counts an end, once, and says what follows.
-    fn conclude(&mut self, run: Option<(RunId, Option<Duration>)>, exit: LastExit) -> Verdict {
-        let (run, ran) = run.unzip();
+    /// Counts an end, once, and says what follows. `run` is absent when it never began.
+    fn conclude(&mut self, run: Option<RunId>, exit: LastExit, seen: Seen) -> Verdict {
         self.status.last_exit = Some(exit.clone());
+        let backoff = &self.shared.config.backoff;
         if run.is_some() && run == self.history.counted {
             // Counted by a runtime before this one, which did not come to act on it.
-            return self.repeat(&exit);
+            let mut counted = self.history.clone();
+            return judge(self.policy, backoff, &mut counted, &exit, Seen::Before);
         }
-        let verdict = judge(
-            self.policy,
-            &self.shared.config.backoff,
-            &mut self.history,
-            &exit,
-            ran.flatten(),
-        );
+        let verdict = judge(self.policy, backoff, &mut self.history, &exit, seen);
         self.history.counted = run;
         if let Err(error) = self.state.write_history(&self.history) {
             tracing::warn!(instance = %self.id, %error, "cannot write its counters");
         }
         tracing::info!(instance = %self.id, reason = exit.reason.as_str(), message = exit.message, "instance ended");
         verdict
-    }
-
-    /// What followed from an end that was counted already: the waiting time is over by now.
-    fn repeat(&self, exit: &LastExit) -> Verdict {
-        let mut history = self.history.clone();
-        match judge(
-            self.policy,
-            &self.shared.config.backoff,
-            &mut history,
-            exit,
-            None,
-        ) {
-            Verdict::Restart(_) => Verdict::Restart(Duration::ZERO),
-            end => end,
-        }
     }
 
     /// Waits before a start. `Some`: told to stop meanwhile.

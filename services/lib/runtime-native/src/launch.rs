@@ -1,6 +1,6 @@
 //! Starting a shim, so that it is nobody's child that matters.
 
-use std::fs;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -11,14 +11,12 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::process::Command;
 use tokio::time::timeout;
 
+use crate::proc::is_shortage;
 use crate::record::{RunFile, StateDir};
 use crate::shim::plan::{PLAN_FILE, Plan};
 use crate::shim::record::replace;
 use crate::shim::{HELD, LOCK_FILE};
 use crate::status::{LastExit, Reason, RunEnd};
-
-/// How long a shim may take to start its program. Long: a machine that boots everything at once is slow.
-const LAUNCH_TIME: Duration = Duration::from_secs(30);
 
 /// How a launch went wrong without a word from the shim.
 #[derive(Debug, thiserror::Error)]
@@ -33,8 +31,8 @@ pub(crate) enum LaunchError {
     #[error("cannot run {shim}: {source} (is baetyl-shim installed beside the engine?)", shim = shim.display())]
     Shim { shim: PathBuf, source: io::Error },
     /// It did not answer.
-    #[error("{shim} gave no answer within {LAUNCH_TIME:?}", shim = shim.display())]
-    Slow { shim: PathBuf },
+    #[error("{shim} gave no answer within {within:?}", shim = shim.display())]
+    Slow { shim: PathBuf, within: Duration },
     /// It ended with a code that says nothing of the program.
     #[error("{shim} failed with code {code}: {said}", shim = shim.display())]
     Failed {
@@ -45,16 +43,36 @@ pub(crate) enum LaunchError {
     /// Another shim is there.
     #[error("another shim already holds {path}", path = path.display())]
     Held { path: PathBuf },
+    /// It answered, and what it wrote cannot be read.
+    #[error("cannot read what the shim wrote in {path}: {source}", path = path.display())]
+    Unread { path: PathBuf, source: io::Error },
 }
 
-impl LaunchError {
-    /// As the end of a run that never began.
-    pub(crate) fn last_exit(&self) -> LastExit {
-        LastExit {
+/// Why there is no run to watch.
+#[derive(Debug)]
+pub(crate) enum Unstarted {
+    /// Nothing runs; how it ended before it began.
+    Over(LastExit),
+    /// It may run all the same, and must be looked for before anything is said of it. The end: when nothing is found.
+    Unclear(LastExit),
+}
+
+impl From<LaunchError> for Unstarted {
+    fn from(error: LaunchError) -> Self {
+        let exit = LastExit {
             end: RunEnd::NotStarted,
             reason: Reason::StartFailed,
-            message: self.to_string(),
+            message: error.to_string(),
             at_ms: None,
+        };
+        match error {
+            LaunchError::Slow { .. } | LaunchError::Held { .. } | LaunchError::Unread { .. } => {
+                Self::Unclear(exit)
+            }
+            LaunchError::State { .. }
+            | LaunchError::Plan(_)
+            | LaunchError::Shim { .. }
+            | LaunchError::Failed { .. } => Self::Over(exit),
         }
     }
 }
@@ -65,41 +83,45 @@ pub(crate) async fn launch(
     shim: &Path,
     state: &StateDir,
     plan: &Plan,
-) -> Result<RunFile, Box<LastExit>> {
-    try_launch(shim, state, plan)
-        .await
-        .map_err(|error| Box::new(error.last_exit()))?;
-    if let Some(exit) = state.exit() {
+    within: Duration,
+) -> Result<RunFile, Unstarted> {
+    try_launch(shim, state, plan, within).await?;
+    let unread = |source| LaunchError::Unread {
+        path: state.0.clone(),
+        source,
+    };
+    let exit = state.exit().map_err(unread)?;
+    match (state.run().map_err(unread)?, exit) {
         // It may have run and ended already; then there is a run record with a program in it.
-        if let Some(run) = state.run().filter(|run| run.app.is_some()) {
-            return Ok(run);
-        }
-        return Err(Box::new(exit.last_exit()));
+        (Some(run), Some(_)) if run.app.is_some() => Ok(run),
+        (_, Some(exit)) => Err(Unstarted::Over(exit.last_exit())),
+        (Some(run), None) => Ok(run.completed()),
+        (None, None) => Err(unread(io::ErrorKind::NotFound.into()).into()),
     }
-    state.run().ok_or_else(|| {
-        let error = LaunchError::State {
-            path: state.0.clone(),
-            source: io::ErrorKind::NotFound.into(),
-        };
-        Box::new(error.last_exit())
-    })
 }
 
-async fn try_launch(shim: &Path, state: &StateDir, plan: &Plan) -> Result<(), LaunchError> {
+async fn try_launch(
+    shim: &Path,
+    state: &StateDir,
+    plan: &Plan,
+    within: Duration,
+) -> Result<(), LaunchError> {
     let shim = shim.to_owned();
     let bytes = plan.encode()?;
     let failed = |source| LaunchError::State {
         path: state.0.clone(),
         source,
     };
-    if is_held(state) {
+    let Some(lock) = Lock::take(state).map_err(failed)? else {
         // Its record is what it will be ended by: it must not be forgotten.
         return Err(LaunchError::Held {
             path: state.0.clone(),
         });
-    }
+    };
+    // Beneath the lock: one that was started earlier and comes only now must not lose the record it writes.
     state.forget_run().map_err(failed)?;
     replace(&state.0, PLAN_FILE, &bytes, false).map_err(failed)?;
+    drop(lock);
     let running = Command::new(&shim)
         .arg("launch")
         .arg(state.0.join(PLAN_FILE))
@@ -114,8 +136,8 @@ async fn try_launch(shim: &Path, state: &StateDir, plan: &Plan) -> Result<(), La
             source,
         })?;
     // Dropped on a timeout, the first stage goes on by itself: killing it could tear a start in two.
-    let output = match timeout(LAUNCH_TIME, running.wait_with_output()).await {
-        Err(_) => return Err(LaunchError::Slow { shim }),
+    let output = match timeout(within, running.wait_with_output()).await {
+        Err(_) => return Err(LaunchError::Slow { shim, within }),
         Ok(output) => output.map_err(|source| LaunchError::Shim {
             shim: shim.clone(),
             source,
@@ -137,11 +159,38 @@ async fn try_launch(shim: &Path, state: &StateDir, plan: &Plan) -> Result<(), La
     }
 }
 
-/// True while a shim holds the state directory: also in the moment before it has written anything.
+/// True while a shim holds the state directory: also in the moment before it has written anything. And when nobody can
+/// tell: what may run is not taken for absent.
 pub(crate) fn is_held(state: &StateDir) -> bool {
-    let Ok(lock) = fs::File::open(state.0.join(LOCK_FILE)) else {
-        return false;
-    };
-    // Given back at once when the file is closed.
-    flock(lock.as_fd(), FlockOperation::NonBlockingLockExclusive).is_err()
+    match File::open(state.0.join(LOCK_FILE)) {
+        Ok(file) => Lock::of(file).is_none(),
+        Err(error) => is_shortage(&error),
+    }
+}
+
+/// The lock of a state directory. Given up when dropped, not merely closed: a process that is being started elsewhere
+/// has a copy of the descriptor for a moment.
+struct Lock(File);
+
+impl Lock {
+    /// `None`: a shim has it.
+    fn take(state: &StateDir) -> io::Result<Option<Self>> {
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(state.0.join(LOCK_FILE))?;
+        Ok(Self::of(file))
+    }
+
+    fn of(file: File) -> Option<Self> {
+        flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive).ok()?;
+        Some(Self(file))
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ = flock(self.0.as_fd(), FlockOperation::Unlock);
+    }
 }

@@ -29,7 +29,7 @@ struct Rotations {
     busy: bool,
 }
 
-/// The logs of supervised instances.
+/// The logs of all instances on disk, supervised or not.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LogBook(Arc<Mutex<HashMap<PathBuf, watch::Sender<Rotations>>>>);
 
@@ -46,6 +46,11 @@ impl LogBook {
             .open(log)?;
         self.lock().entry(log.to_owned()).or_default();
         Ok(())
+    }
+
+    /// From now on this log is rotated when there is one. For instances nobody supervises: they write too.
+    pub(crate) fn cover(&self, log: &Path) {
+        self.lock().entry(log.to_owned()).or_default();
     }
 
     /// From now on it is not.

@@ -120,6 +120,15 @@ impl Paths {
         Ok(found)
     }
 
+    /// The logs of all instances that have left something on disk.
+    pub(crate) fn logs_on_disk(&self) -> io::Result<Vec<PathBuf>> {
+        let mut logs = Vec::new();
+        for key in self.workloads_on_disk()? {
+            logs.extend(self.instances_on_disk(&key)?.iter().map(|id| self.log(id)));
+        }
+        Ok(logs)
+    }
+
     /// Everything of one instance, and the directories above it that are then empty.
     pub(crate) fn remove_instance(&self, id: &InstanceId) -> io::Result<()> {
         let mut trees = vec![

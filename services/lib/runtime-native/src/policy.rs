@@ -21,13 +21,23 @@ pub(crate) enum Verdict {
     Failed,
 }
 
-/// Counts an end and says what follows. `ran`: how long it ran, when it did.
+/// Who saw an end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// We did. How long it had run, when it ran and that is known.
+    Watched(Option<Duration>),
+    /// Nobody: it was over when we came. It is started at once, for how often we come is limited by whoever starts us;
+    /// waiting times are for what fails before our eyes.
+    Before,
+}
+
+/// Counts an end and says what follows.
 pub(crate) fn judge(
     policy: RestartPolicy,
     backoff: &Backoff,
     history: &mut History,
     exit: &LastExit,
-    ran: Option<Duration>,
+    seen: Seen,
 ) -> Verdict {
     // On request, or with the machine: nothing the application did.
     let blameless = matches!(exit.reason, Reason::Requested | Reason::Rebooted);
@@ -46,12 +56,15 @@ pub(crate) fn judge(
         RestartPolicy::Never => return Verdict::Failed,
         RestartPolicy::OnFailure | RestartPolicy::Always => {}
     }
+    history.restarts = history.restarts.saturating_add(1);
+    let Seen::Watched(ran) = seen else {
+        return Verdict::Restart(Duration::ZERO);
+    };
     if exit.end != RunEnd::NotStarted && ran.is_some_and(|ran| ran >= backoff.reset_after) {
         history.streak = 0;
     }
     let delay = delay(backoff, history.streak);
     history.streak = history.streak.saturating_add(1);
-    history.restarts = history.restarts.saturating_add(1);
     Verdict::Restart(delay)
 }
 

@@ -90,10 +90,9 @@ pub(crate) fn pids() -> io::Result<impl Iterator<Item = u32>> {
     Ok(fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()))
 }
 
-/// Children of the calling process, of all its threads. Needs no CONFIG_PROC_CHILDREN: then all of `/proc` is read.
-pub(crate) fn own_children() -> io::Result<Vec<u32>> {
-    let own = std::process::id();
-    let path = format!("/proc/self/task/{own}/children");
+/// Children of a process with one thread, as a shim is. Needs no CONFIG_PROC_CHILDREN: then all of `/proc` is read.
+pub(crate) fn children(of: u32) -> io::Result<Vec<u32>> {
+    let path = format!("/proc/{of}/task/{of}/children");
     if let Ok(text) = fs::read_to_string(Path::new(&path)) {
         return Ok(text
             .split_ascii_whitespace()
@@ -101,21 +100,48 @@ pub(crate) fn own_children() -> io::Result<Vec<u32>> {
             .collect());
     }
     Ok(pids()?
-        .filter(|pid| Stat::read(*pid).is_ok_and(|stat| stat.parent == own))
+        .filter(|pid| Stat::read(*pid).is_ok_and(|stat| stat.parent == of))
         .collect())
 }
 
-/// True when the process was started with this environment variable. False when it cannot be read.
-pub(crate) fn has_env(pid: u32, name: &str, value: &[u8]) -> bool {
-    let Ok(environ) = fs::read(format!("/proc/{pid}/environ")) else {
-        return false;
+/// The program a shim runs, seen from outside: the child that leads its own process group. What the program left to the
+/// shim may lead one too, and is younger.
+pub(crate) fn program_of(shim: u32) -> Option<ProcessIdent> {
+    children(shim)
+        .ok()?
+        .into_iter()
+        .filter_map(|pid| Some((pid, Stat::read(pid).ok()?)))
+        .filter(|(pid, stat)| stat.parent == shim && stat.group == *pid && !stat.is_dead())
+        .map(|(pid, stat)| ProcessIdent {
+            pid,
+            start_ticks: stat.start_ticks,
+        })
+        .min_by_key(|ident| (ident.start_ticks, ident.pid))
+}
+
+/// True when the process was started with this environment variable. False when it is not ours to read; an error when
+/// it cannot be read just now.
+pub(crate) fn has_env(pid: u32, name: &str, value: &[u8]) -> io::Result<bool> {
+    let environ = match fs::read(format!("/proc/{pid}/environ")) {
+        Ok(environ) => environ,
+        Err(error) if is_shortage(&error) => return Err(error),
+        Err(_) => return Ok(false),
     };
-    environ.split(|byte| *byte == 0).any(|entry| {
+    Ok(environ.split(|byte| *byte == 0).any(|entry| {
         entry
             .strip_prefix(name.as_bytes())
             .and_then(|rest| rest.strip_prefix(b"="))
             == Some(value)
-    })
+    }))
+}
+
+/// True for an error that tells of this moment (no descriptor or memory left), and nothing of what was looked for: that
+/// must not be taken as absent.
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::INTR]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 #[cfg(test)]
@@ -160,8 +186,16 @@ mod tests {
     fn the_environment_of_a_process_is_matched_whole() {
         let own = std::process::id();
         let path = std::env::var("PATH").unwrap();
-        assert!(has_env(own, "PATH", path.as_bytes()));
-        assert!(!has_env(own, "PAT", path.as_bytes()));
-        assert!(!has_env(own, "PATH", &path.as_bytes()[1..]));
+        assert!(has_env(own, "PATH", path.as_bytes()).unwrap());
+        assert!(!has_env(own, "PAT", path.as_bytes()).unwrap());
+        assert!(!has_env(own, "PATH", &path.as_bytes()[1..]).unwrap());
+    }
+
+    #[test]
+    fn an_error_of_this_moment_is_told_from_an_absent_process() {
+        let of = |errno: rustix::io::Errno| io::Error::from(errno);
+        assert!(is_shortage(&of(rustix::io::Errno::MFILE)));
+        assert!(!is_shortage(&of(rustix::io::Errno::NOENT)));
+        assert!(!is_shortage(&of(rustix::io::Errno::SRCH)));
     }
 }

@@ -8,7 +8,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::proc::Stat;
+use crate::proc::{self, Stat};
 use crate::status::ProcessIdent;
 
 /// A process that ran when it was opened.
@@ -37,6 +37,7 @@ impl Process {
                     fd: watch_readable(fd)?,
                 }))
             }
+            Err(error) if proc::is_shortage(&error) => Err(error),
             _ => Ok(None),
         }
     }

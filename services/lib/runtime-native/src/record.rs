@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::proc::{is_shortage, program_of};
 use crate::shim::record::{EXIT_FILE, RUN_FILE, replace};
 use crate::status::{LastExit, ProcessIdent, Reason, RunEnd, RunRecord};
 
@@ -31,6 +32,12 @@ impl RunFile {
             app: self.app?,
             started_at_ms: self.started_at_ms,
         })
+    }
+
+    /// The record of a living shim, with its program: which one that is could not be written when the disk was full.
+    pub(crate) fn completed(mut self) -> Self {
+        self.app = self.app.or_else(|| program_of(self.shim.pid));
+        self
     }
 
     /// Which run this is.
@@ -120,37 +127,41 @@ pub(crate) struct History {
 }
 
 /// The state directory of one instance. Files that cannot be read count as absent: they are torn by a power cut, and
-/// then nothing of that boot runs any more.
+/// then nothing of that boot runs any more. An error: they cannot be read just now, and nobody knows what they say.
 #[derive(Debug, Clone)]
 pub(crate) struct StateDir(pub(crate) PathBuf);
 
 impl StateDir {
-    fn read<T: for<'a> Deserialize<'a>>(&self, name: &str) -> Option<T> {
+    fn read<T: for<'a> Deserialize<'a>>(&self, name: &str) -> io::Result<Option<T>> {
         let path = self.0.join(name);
-        let bytes = fs::read(&path).ok()?;
-        serde_json::from_slice(&bytes)
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if is_shortage(&error) => return Err(error),
+            Err(_) => return Ok(None),
+        };
+        Ok(serde_json::from_slice(&bytes)
             .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "unreadable record is taken as absent"))
-            .ok()
+            .ok())
     }
 
     /// The record of the last start.
-    pub(crate) fn run(&self) -> Option<RunFile> {
+    pub(crate) fn run(&self) -> io::Result<Option<RunFile>> {
         self.read(RUN_FILE)
     }
 
     /// The record of the last end, whichever run it was.
-    pub(crate) fn exit(&self) -> Option<ExitFile> {
+    pub(crate) fn exit(&self) -> io::Result<Option<ExitFile>> {
         self.read(EXIT_FILE)
     }
 
     /// The record of how this run ended.
-    pub(crate) fn exit_of(&self, run: &RunId) -> Option<ExitFile> {
-        self.exit().filter(|exit| exit.run_id() == *run)
+    pub(crate) fn exit_of(&self, run: &RunId) -> io::Result<Option<ExitFile>> {
+        Ok(self.exit()?.filter(|exit| exit.run_id() == *run))
     }
 
     /// The counters.
     pub(crate) fn history(&self) -> History {
-        self.read(HISTORY_FILE).unwrap_or_default()
+        self.read(HISTORY_FILE).ok().flatten().unwrap_or_default()
     }
 
     /// Writes the counters. Not synced: losing the last one makes a crash loop one round longer.
@@ -260,7 +271,7 @@ mod tests {
         let (text, _) = texts(&run(), &End::Code(0));
         for cut in [0, 1, text.len() / 2] {
             fs::write(dir.path().join(RUN_FILE), &text[..cut]).unwrap();
-            assert_eq!(state.run(), None);
+            assert_eq!(state.run().unwrap(), None);
         }
     }
 
@@ -276,7 +287,7 @@ mod tests {
                 start_ticks: 8,
             },
         };
-        assert!(state.exit_of(&same).is_some());
+        assert!(state.exit_of(&same).unwrap().is_some());
         let reused = RunId {
             shim: ProcessIdent {
                 pid: 7,
@@ -284,12 +295,12 @@ mod tests {
             },
             ..same.clone()
         };
-        assert_eq!(state.exit_of(&reused), None);
+        assert_eq!(state.exit_of(&reused).unwrap(), None);
         let rebooted = RunId {
             boot_id: "other".to_owned(),
             ..same
         };
-        assert_eq!(state.exit_of(&rebooted), None);
+        assert_eq!(state.exit_of(&rebooted).unwrap(), None);
     }
 
     #[test]

@@ -3,7 +3,6 @@
 //! Opt-in, before [`crate::NativeRuntime::open`]: without it a copy without records counts as a leftover and is ended
 //! when its workload is run again.
 
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -19,49 +18,52 @@ use crate::shim::plan::PLAN_FILE;
 use crate::shim::record::{Run, unix_ms};
 use crate::status::ProcessIdent;
 
-/// Writes the record of every living run of this node that has none, so that it is adopted like any other. Gives the
+/// Writes the record of every living run of this node that has none or half of one, so that it is adopted like any other. Gives the
 /// state directories whose record was written again. What it counted (restarts) is lost. Blocks.
 ///
 /// # Errors
 /// When `/proc` cannot be read or a record not be written.
 pub fn recover(config: &NativeConfig) -> io::Result<Vec<PathBuf>> {
-    let stats: HashMap<u32, Stat> = proc::pids()?
+    let boot_id = proc::boot_id()?;
+    let (mut recovered, mut failed) = (Vec::new(), None);
+    let living = proc::pids()?
         .filter_map(|pid| Some((pid, Stat::read(pid).ok()?)))
-        .filter(|(_, stat)| !stat.is_dead())
-        .collect();
-    let mut recovered = Vec::new();
-    for (&pid, stat) in &stats {
+        .filter(|(_, stat)| !stat.is_dead());
+    for (pid, stat) in living {
         let Some(dir) = state_dir_of(pid, &config.state_dir) else {
             continue;
         };
-        // The program leads its own process group, beneath the shim.
-        let app = stats
-            .iter()
-            .find(|(child, of_child)| of_child.parent == pid && of_child.group == **child);
-        let (Some((&app, of_app)), None) = (app, StateDir(dir.clone()).run()) else {
+        let shim = ProcessIdent {
+            pid,
+            start_ticks: stat.start_ticks,
+        };
+        let known = StateDir(dir.clone()).run()?;
+        let complete = known.as_ref().is_some_and(|run| run.app.is_some());
+        // Half a record counts only when it is this shim's: then its disk was full while the program was started.
+        let ours = known.is_none_or(|run| run.shim == shim);
+        let (Some(app), false, true) = (proc::program_of(pid), complete, ours) else {
             continue;
         };
-        let shim = ident(pid, stat);
         let run = Run {
-            boot_id: proc::boot_id()?,
+            boot_id: boot_id.clone(),
             shim,
-            app: Some(ident(app, of_app)),
+            app: Some(app),
             started_at_ms: unix_ms() - i64::try_from(age(shim).as_millis()).unwrap_or(0),
             warning: None,
         };
-        fs::create_dir_all(&dir)?;
-        run.write(&dir)?;
-        tracing::warn!(state = %dir.display(), pid = app, "found running without a record; it has one again");
-        recovered.push(dir);
+        match fs::create_dir_all(&dir).and_then(|()| run.write(&dir)) {
+            Ok(()) => {
+                tracing::warn!(state = %dir.display(), pid = app.pid, "found running without a record; it has one again");
+                recovered.push(dir);
+            }
+            // The others have theirs.
+            Err(error) => {
+                tracing::error!(state = %dir.display(), pid = app.pid, %error, "runs without a record, which cannot be written");
+                failed = Some(error);
+            }
+        }
     }
-    Ok(recovered)
-}
-
-fn ident(pid: u32, stat: &Stat) -> ProcessIdent {
-    ProcessIdent {
-        pid,
-        start_ticks: stat.start_ticks,
-    }
+    failed.map_or(Ok(recovered), Err)
 }
 
 /// The state directory a process is the shim of: `<shim> run <state dir>/<plan>`, run by us or root.

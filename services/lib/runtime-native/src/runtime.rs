@@ -359,7 +359,8 @@ impl NativeRuntime {
 
     /// True when a process of this instance runs, supervised or not: its ports are its own then.
     pub fn is_running(&self, id: &InstanceId) -> bool {
-        living_shim(&self.shared().paths.state(id)).is_ok_and(|shim| shim.is_some())
+        // What cannot be looked at just now counts as running.
+        !matches!(living_shim(&self.shared().paths.state(id)), Ok(None))
     }
 
     /// The directory of an instance, whether or not it exists.
@@ -431,7 +432,19 @@ fn open(config: NativeConfig, cancel: CancellationToken) -> Result<Shared, OpenE
     let cgroups = Cgroups::detect(&config.cgroup, &tag);
     tracing::info!(run_dir = %config.run_dir.display(), secrets = ?secrets, cgroups = ?cgroups, "native runtime");
     let paths = Paths::new(&config, secrets);
-    Ok(Shared::new(config, paths, cgroups, cancel))
+    let shared = Shared::new(config, paths, cgroups, cancel);
+    // Whether or not they will be supervised: what runs writes, and a log must not fill the disk.
+    for log in shared
+        .paths
+        .logs_on_disk()
+        .map_err(|source| OpenError::Dir {
+            path: shared.paths.state.clone(),
+            source,
+        })?
+    {
+        shared.logs.cover(&log);
+    }
+    Ok(shared)
 }
 
 /// Makes a directory of ours. One that was there keeps its permissions, unless these are what protects it.

@@ -155,8 +155,11 @@ impl Shim {
             started_at_ms: unix_ms(),
             warning: join_cgroups(&plan),
         };
-        // Before the program: if we are killed between the two, the session in it tells what to clean up.
-        run.write(dir).map_err(|_| FAILED)?;
+        // Before the program: if we are killed between the two, the session in it tells what to clean up. What is written
+        // later has its space from now on: a disk that fills up meanwhile must cost neither record.
+        run.write(dir)
+            .and_then(|()| record::reserve(dir))
+            .map_err(|_| FAILED)?;
         let app = match start(&plan) {
             Ok(pid) => pid,
             Err((reason, message)) => {
@@ -166,7 +169,7 @@ impl Shim {
             }
         };
         run.app = proc::ident_of_any(app.as_raw_pid().unsigned_abs());
-        // Failing here (disk full) is no reason to end what runs: it is then found by its session.
+        // Failing here is no reason to end what runs: its parent, which is in the record already, tells which it is.
         let _ = run.write(dir);
         let _ = std::env::set_current_dir("/");
         Ok(Self {
@@ -250,7 +253,7 @@ fn kill_when_due(linger_until: Option<Instant>) -> Option<Duration> {
 
 /// Signals every child. They are not collected meanwhile, therefore no pid can be another process.
 fn signal_children(signal: Signal) {
-    for pid in proc::own_children().unwrap_or_default() {
+    for pid in proc::children(std::process::id()).unwrap_or_default() {
         if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
             let _ = kill_process(pid, signal);
         }

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::end::living_shim;
 use crate::instance::{Begin, Instance, Order, Outcome};
-use crate::policy::{self, Job, JobState};
+use crate::policy::{self, Job, JobState, Seen};
 use crate::shared::Shared;
 use crate::spec::{DEFAULT_GRACE, RestartPolicy, WorkloadKind, WorkloadSpec};
 use crate::status::WorkloadState;
@@ -101,7 +101,8 @@ impl Workload {
                 .shared
                 .paths
                 .state(&self.spec.key.instance(number(*index)));
-            living_shim(&state).is_ok_and(|shim| shim.is_some())
+            // What cannot be looked at just now counts as running: its instance waits until it can be.
+            !matches!(living_shim(&state), Ok(None))
         };
         let mut first: Vec<usize> = (0..self.spec.instances.len()).filter(alive).collect();
         for index in &first {
@@ -150,7 +151,10 @@ impl Workload {
                 let own = failures_of(index);
                 for next in job.begin() {
                     let again = next == index && !success;
-                    let delay = policy::delay(&self.shared.config.backoff, own.saturating_sub(1));
+                    let delay = match outcome {
+                        Outcome::Failed(Seen::Before) => Duration::ZERO,
+                        _ => policy::delay(&self.shared.config.backoff, own.saturating_sub(1)),
+                    };
                     self.spawn(
                         next,
                         if again {

@@ -1,27 +1,25 @@
 //! How a run begins: found again, or started.
 
 use std::fs;
+use std::io;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
 use super::{Instance, Running};
 use crate::cgroup;
-use crate::launch::{is_held, launch};
+use crate::launch::{Unstarted, is_held, launch};
 use crate::materialise::{materialise, program};
 use crate::probe::Probes;
 use crate::proc;
 use crate::process::Process;
-use crate::record::{RunFile, RunId};
+use crate::record::{ExitFile, RunFile, RunId};
 use crate::shim::plan::{LimitOf, PLAN_FILE, Plan};
 use crate::spec::RlimitResource;
 use crate::status::{LastExit, Phase, Reason, RunEnd};
 
-/// How long a shim that another runtime started may take to write what it runs.
-const SETTLE_TIME: Duration = Duration::from_secs(5);
-
-/// How often its record is looked at meanwhile. The one wait without an event: it happens when the runtime was killed in
-/// the middle of a start.
+/// How often a record is looked at that another runtime's shim is about to write, or that cannot be read just now. The
+/// one wait without an event: it happens when the runtime was killed in the middle of a start, or a start is slow.
 const SETTLE_LOOK: Duration = Duration::from_millis(20);
 
 /// What there is of an instance.
@@ -29,23 +27,31 @@ pub(super) enum Found {
     /// Its shim lives.
     Running(Box<Running>),
     /// Its last run ended.
-    Ended(Option<EndedRun>, LastExit),
+    Ended(Option<RunId>, LastExit),
     /// Nothing; start after this time.
     Nothing { after: Duration },
 }
 
-/// Which run ended, and how long it ran when that is known.
-type EndedRun = (RunId, Option<Duration>);
-
 impl Instance {
-    /// Looks at what a runtime before this one left.
+    /// Looks at what a runtime before this one, or a start that nobody waits for any more, left.
     pub(super) async fn find(&mut self) -> Found {
         self.shared.environment(&self.id, &self.spec);
-        let until = Instant::now() + SETTLE_TIME;
+        let until = Instant::now() + self.shared.config.launch_time;
         loop {
-            let run = self.state.run();
-            let shim = run.as_ref().and_then(|run| self.living(run));
-            match (run, shim) {
+            let seen = match self.look() {
+                Ok(seen) => seen,
+                Err(error) => {
+                    // Nothing is known, and what may run is not ended for that.
+                    self.set(
+                        Phase::Pending,
+                        None,
+                        format!("cannot look at its shim: {error}"),
+                    );
+                    sleep(SETTLE_LOOK).await;
+                    continue;
+                }
+            };
+            match seen {
                 (Some(run), Some(shim)) if run.app.is_some() => {
                     return Found::Running(Box::new(Running {
                         run,
@@ -68,26 +74,37 @@ impl Instance {
         }
     }
 
-    /// The shim of a recorded run, when it is this boot's and lives.
-    fn living(&self, run: &RunFile) -> Option<Process> {
-        let same_boot = proc::boot_id().is_ok_and(|boot_id| boot_id == run.boot_id);
-        let opened = same_boot.then(|| Process::open(run.shim)).transpose();
-        opened
-            .inspect_err(
-                |error| tracing::error!(instance = %self.id, %error, "cannot look at its shim"),
-            )
-            .ok()
-            .flatten()
-            .flatten()
+    /// The record of the last start, and its shim when that lives. An error: neither can be told now.
+    fn look(&self) -> io::Result<(Option<RunFile>, Option<Process>)> {
+        let Some(run) = self.state.run()? else {
+            return Ok((None, None));
+        };
+        match living(&run) {
+            Ok(Some(shim)) => Ok((Some(run.completed()), Some(shim))),
+            Ok(None) => Ok((Some(run), None)),
+            Err(error) if is_held(&self.state) => Err(error),
+            // It holds its lock as long as it lives.
+            Err(_) => Ok((Some(run), None)),
+        }
+    }
+
+    /// How the recorded run ended (without a record of it: the last one that did). Waits while that cannot be read.
+    pub(super) async fn exit_of(&self, run: Option<&RunFile>) -> Option<ExitFile> {
+        loop {
+            let exit = match run {
+                Some(run) => self.state.exit_of(&run.run_id()),
+                None => self.state.exit(),
+            };
+            match exit {
+                Ok(exit) => return exit,
+                Err(_) => sleep(SETTLE_LOOK).await,
+            }
+        }
     }
 
     async fn find_ended(&mut self, run: Option<RunFile>) -> Found {
-        let exit = match &run {
-            Some(run) => self.state.exit_of(&run.run_id()),
-            None => self.state.exit(),
-        };
-        if let Some(exit) = exit {
-            return Found::Ended(Some((exit.run_id(), None)), exit.last_exit());
+        if let Some(exit) = self.exit_of(run.as_ref()).await {
+            return Found::Ended(Some(exit.run_id()), exit.last_exit());
         }
         let Some(run) = run else {
             // Also when all records were lost: nothing may run twice.
@@ -104,36 +121,61 @@ impl Instance {
                 message,
                 at_ms: None,
             };
-            return Found::Ended(Some((run.run_id(), None)), exit);
+            return Found::Ended(Some(run.run_id()), exit);
         }
         let exit = self.collect(&run, None).await;
-        Found::Ended(Some((run.run_id(), None)), exit)
+        Found::Ended(Some(run.run_id()), exit)
     }
 
-    /// Makes the directory and starts the program. An error: how it ended before it ran.
-    pub(super) async fn start(&mut self) -> Result<Running, (Option<EndedRun>, LastExit)> {
+    /// Makes the directory and starts the program. An error: how it ended, and which run it was when there was one.
+    pub(super) async fn start(&mut self) -> Result<Running, (Option<RunId>, LastExit)> {
         self.status.warnings.clear();
         self.set(Phase::Starting, None, "");
         let plan = self.plan().await.map_err(|exit| (None, exit))?;
-        let run = launch(&self.shared.config.shim, &self.state, &plan)
-            .await
-            .map_err(|exit| (None, *exit))?;
+        let config = &self.shared.config;
+        match launch(&config.shim, &self.state, &plan, config.launch_time).await {
+            Ok(run) => self.started(run).await,
+            Err(Unstarted::Over(exit)) => Err((None, exit)),
+            Err(Unstarted::Unclear(exit)) => self.found_or(exit).await,
+        }
+    }
+
+    async fn started(&mut self, run: RunFile) -> Result<Running, (Option<RunId>, LastExit)> {
         if let Some(warning) = run.warning.clone() {
             self.warn("LimitsNotEnforced", warning);
         }
-        match self.living(&run) {
-            Some(shim) => Ok(Running {
+        match living(&run) {
+            Ok(Some(shim)) => Ok(Running {
                 run,
                 shim,
                 adopted: false,
             }),
-            None => {
+            Ok(None) => {
                 let id = run.run_id();
                 // Shown, though it is over: it ran.
                 self.status.process = run.record();
                 let exit = self.collect(&run, None).await;
-                Err((Some((id, None)), exit))
+                Err((Some(id), exit))
             }
+            Err(error) => {
+                let exit = LastExit {
+                    end: RunEnd::NotStarted,
+                    reason: Reason::StartFailed,
+                    message: format!("cannot look at its shim: {error}"),
+                    at_ms: None,
+                };
+                self.found_or(exit).await
+            }
+        }
+    }
+
+    /// What runs although its start was not seen to succeed; `exit` when nothing does.
+    async fn found_or(&mut self, exit: LastExit) -> Result<Running, (Option<RunId>, LastExit)> {
+        tracing::warn!(instance = %self.id, message = exit.message, "the start is unclear; it is looked for");
+        match self.find().await {
+            Found::Running(running) => Ok(*running),
+            Found::Ended(run, exit) => Err((run, exit)),
+            Found::Nothing { .. } => Err((None, exit)),
         }
     }
 
@@ -232,6 +274,15 @@ impl Instance {
     /// Whether the kernel ended something in its cgroup for want of memory.
     pub(super) fn ran_out_of_memory(&self) -> bool {
         recorded_cgroups(&self.state).is_some_and(|cgroups| cgroup::oom_kills(&cgroups) > 0)
+    }
+}
+
+/// The shim of a recorded run, when it is this boot's and lives.
+fn living(run: &RunFile) -> io::Result<Option<Process>> {
+    if proc::boot_id()? == run.boot_id {
+        Process::open(run.shim)
+    } else {
+        Ok(None)
     }
 }
 

@@ -25,7 +25,7 @@ fn judge_all(policy: RestartPolicy, end: RunEnd) -> Verdict {
         &backoff(),
         &mut History::default(),
         &exit(end),
-        Some(Duration::from_secs(1)),
+        Seen::Watched(Some(Duration::from_secs(1))),
     )
 }
 
@@ -57,7 +57,7 @@ fn waiting_doubles_up_to_its_limit_and_a_long_run_starts_it_anew() {
             &backoff(),
             &mut history,
             &exit(RunEnd::Code(1)),
-            Some(Duration::from_secs(seconds)),
+            Seen::Watched(Some(Duration::from_secs(seconds))),
         );
         let Verdict::Restart(delay) = verdict else {
             panic!("{verdict:?}")
@@ -70,6 +70,34 @@ fn waiting_doubles_up_to_its_limit_and_a_long_run_starts_it_anew() {
     );
     assert_eq!([next(60), next(0)], [1, 2]);
     assert_eq!((history.restarts, history.failures), (8, 8));
+}
+
+#[test]
+fn what_is_found_ended_waits_for_nothing_and_is_no_part_of_a_crash_loop() {
+    let mut history = History::default();
+    let mut next = |seen| {
+        judge(
+            RestartPolicy::Always,
+            &backoff(),
+            &mut history,
+            &exit(RunEnd::Unknown),
+            seen,
+        )
+    };
+    for _ in 0..3 {
+        assert_eq!(next(Seen::Before), Verdict::Restart(Duration::ZERO));
+    }
+    let watched = next(Seen::Watched(None));
+    assert_eq!(watched, Verdict::Restart(backoff().initial));
+    assert_eq!((history.restarts, history.failures), (4, 4));
+    let good = judge(
+        RestartPolicy::OnFailure,
+        &backoff(),
+        &mut history,
+        &exit(RunEnd::Code(0)),
+        Seen::Before,
+    );
+    assert_eq!(good, Verdict::Succeeded);
 }
 
 #[test]
@@ -98,7 +126,8 @@ fn a_requested_restart_and_a_reboot_wait_for_nothing_and_are_no_failure() {
             reason,
             ..exit(RunEnd::Signal(15))
         };
-        let verdict = judge(RestartPolicy::Never, &backoff(), &mut history, &ended, None);
+        let seen = Seen::Watched(None);
+        let verdict = judge(RestartPolicy::Never, &backoff(), &mut history, &ended, seen);
         assert_eq!(verdict, Verdict::Restart(Duration::ZERO));
         assert_eq!(
             (history.streak, history.restarts, history.failures),

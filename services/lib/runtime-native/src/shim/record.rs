@@ -4,9 +4,9 @@
 //! two together.
 
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::status::ProcessIdent;
@@ -16,6 +16,9 @@ pub(crate) const RUN_FILE: &str = "run.json";
 
 /// File name of the record of its end.
 pub(crate) const EXIT_FILE: &str = "exit.json";
+
+/// Bytes a record has for sure: more than any of them needs, and one block of the usual filesystems.
+const RESERVED: usize = 4096;
 
 /// The run this shim is for.
 #[derive(Debug, Clone)]
@@ -116,15 +119,39 @@ pub(crate) fn unix_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Replaces a file in one step.
+/// Replaces a file in one step. `sync`: it is there after a power cut.
 pub(crate) fn replace(dir: &Path, name: &str, bytes: &[u8], sync: bool) -> io::Result<()> {
-    let temporary = dir.join(format!(".{name}.tmp"));
-    let mut file = File::create(&temporary)?;
+    let temporary = temporary(dir, name);
+    // In place, and cut afterwards: its space may have been reserved.
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&temporary)?;
     file.write_all(bytes)?;
+    file.set_len(u64::try_from(bytes.len()).unwrap_or(u64::MAX))?;
     if sync {
         file.sync_data()?;
     }
-    fs::rename(&temporary, dir.join(name))
+    fs::rename(&temporary, dir.join(name))?;
+    if sync {
+        // The name too, not only what it names.
+        File::open(dir)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Sees to it that the next records of a run and of its end find space, whatever becomes of the disk until then.
+pub(crate) fn reserve(dir: &Path) -> io::Result<()> {
+    for name in [RUN_FILE, EXIT_FILE] {
+        // Written, not merely allocated: some filesystems take the space only then.
+        fs::write(temporary(dir, name), [b' '; RESERVED])?;
+    }
+    Ok(())
+}
+
+fn temporary(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!(".{name}.tmp"))
 }
 
 fn quote(out: &mut String, text: &str) {
@@ -144,6 +171,8 @@ fn quote(out: &mut String, text: &str) {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
 
     /// Both texts of a run, for the tests of the reader.
@@ -157,6 +186,19 @@ pub(crate) mod tests {
             let mut out = String::new();
             quote(&mut out, text);
             assert_eq!(serde_json::from_str::<String>(&out).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn a_record_goes_into_the_space_that_was_reserved_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        reserve(dir.path()).unwrap();
+        for name in [RUN_FILE, EXIT_FILE] {
+            let reserved = fs::metadata(temporary(dir.path(), name)).unwrap();
+            assert_eq!(reserved.len(), 4096);
+            replace(dir.path(), name, b"record", true).unwrap();
+            let record = fs::metadata(dir.path().join(name)).unwrap();
+            assert_eq!((record.ino(), record.len()), (reserved.ino(), 6));
         }
     }
 

@@ -1,11 +1,12 @@
 //! Jobs: they end, and stay ended.
 
 use std::fs;
+use std::time::Duration;
 
 use baetyl_runtime_native::spec::WorkloadKind;
 use baetyl_runtime_native::{InstanceSpec, Observed, Phase, WorkloadSpec, WorkloadState};
 
-use crate::node::{Node, key, script, service};
+use crate::node::{Node, ended, key, kill, script, service};
 
 fn job(parallelism: u32, backoff_limit: u32, instances: Vec<InstanceSpec>) -> WorkloadSpec {
     WorkloadSpec {
@@ -111,6 +112,29 @@ async fn a_failed_job_stays_failed_for_a_new_runtime() {
     node.runtime().run(bad).unwrap();
     until_state(&node, WorkloadState::Failed).await;
     assert_eq!(log(&node, 1), "run\nrun\n");
+}
+
+#[tokio::test]
+async fn a_job_that_was_killed_with_the_runtime_is_tried_again_at_once() {
+    let mut node = Node::with(|config| {
+        config.backoff.initial = Duration::from_secs(3600);
+        config.backoff.max = Duration::from_secs(3600);
+    })
+    .await;
+    let text = "test -f second && exit 0; touch second; exec sleep 600";
+    let spec = job(1, 1, vec![script(text)]);
+    node.runtime().run(spec.clone()).unwrap();
+    let marked = node.runtime().instance_dir(&key("app").instance(1));
+    let run = node.until_running().await;
+    node.lose().await;
+    fs::write(marked.join("second"), "").unwrap();
+    kill(run.shim);
+    kill(run.app);
+    ended(run.shim).await;
+    ended(run.app).await;
+    node.open().await;
+    node.runtime().run(spec).unwrap();
+    until_state(&node, WorkloadState::Succeeded).await;
 }
 
 #[tokio::test]

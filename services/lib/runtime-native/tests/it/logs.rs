@@ -7,7 +7,7 @@ use baetyl_runtime_native::Phase;
 use baetyl_runtime_native::spec::RestartPolicy;
 use futures_util::StreamExt;
 
-use crate::node::{Node, one, script, service, with_policy};
+use crate::node::{Node, is_alive, one, script, service, with_policy};
 
 #[tokio::test]
 async fn a_writer_goes_on_after_its_log_was_rotated() {
@@ -34,6 +34,28 @@ async fn a_writer_goes_on_after_its_log_was_rotated() {
     let status = node.until_phase(Phase::Running).await;
     assert_eq!(status.restarts, 0);
     assert!(!log.with_extension("log.3").exists());
+}
+
+#[tokio::test]
+async fn the_log_of_an_application_that_nobody_supervises_is_rotated() {
+    let mut node = Node::with(|config| config.logs.max_bytes = 1000).await;
+    node.runtime()
+        .run(service(script(
+            "while :; do echo some words; sleep 0.001; done",
+        )))
+        .unwrap();
+    let before = node.until_running().await;
+    // As an engine that waits to be told what should run.
+    node.remake().await;
+    let log = node.runtime().log_file(&one());
+    for rotated in ["log.1", "log.2"] {
+        let _ = fs::remove_file(log.with_extension(rotated));
+    }
+    let mut stream = node.runtime().logs(&one(), 0, true);
+    while !log.with_extension("log.2").exists() {
+        stream.next().await.unwrap().unwrap();
+    }
+    assert!(is_alive(before.app));
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 mod adoption;
 mod ends;
 mod jobs;
+mod launches;
 mod limits;
 mod logs;
 mod node;
