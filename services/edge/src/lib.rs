@@ -1,8 +1,10 @@
-//! All edge roles in one process ([`run`]), and a supervisor of the separate programs ([`supervise`]).
+//! All edge roles in one process ([`run`]), a supervisor of the separate programs ([`supervise`]), and the end of a node
+//! ([`decommission`]).
 //!
 //! One process means the same services with the same contracts over the same sockets: only the number of processes differs.
 //! `baetyl-init` stays a program of its own, because it ends.
 
+pub mod decommission;
 pub mod supervise;
 
 use baetyl_kit::Kit;

@@ -235,8 +235,16 @@ fn own_dir(cgroup: &str, controller: &str, root: &str, point: &str) -> Option<Pa
     Some(Path::new(point).join(beneath))
 }
 
-/// A directory of ours in a version 2 tree whose children have the controllers.
+/// A directory of ours in a version 2 tree whose children have the controllers: outside our own group where we may
+/// (root), else beneath it. Applications outlive us, and with them every group that has controllers; where those were
+/// given by our own group, a service manager could not put our successor into it (no processes beside controllers; EBUSY).
 fn v2_base(mount: &Path, own: &Path, tag: &str, own_pid: u32) -> Option<PathBuf> {
+    if has_controllers(mount)
+        && enable(mount).is_ok()
+        && let Some(base) = usable(&mount.join(tag)).filter(|base| enable(base).is_ok())
+    {
+        return Some(base);
+    }
     if own != mount && has_controllers(own) && alone_in(own, own_pid) {
         // A group with limits for its children may hold no process itself: we move to a leaf.
         let core = own.join("baetyl-core");
@@ -246,10 +254,7 @@ fn v2_base(mount: &Path, own: &Path, tag: &str, own_pid: u32) -> Option<PathBuf>
             return usable(&own.join(tag)).filter(|base| enable(base).is_ok());
         }
     }
-    if !has_controllers(mount) || enable(mount).is_err() {
-        return None;
-    }
-    usable(&mount.join(tag)).filter(|base| enable(base).is_ok())
+    None
 }
 
 fn has_controllers(dir: &Path) -> bool {

@@ -44,8 +44,8 @@ pub enum SecretsDir {
 /// Where cgroups for limits are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CgroupMode {
-    /// Beneath the runtime's own cgroup (version 2: only when nothing else is in it, else beneath the root); version 2
-    /// or 1, whichever has the controllers.
+    /// Version 2 or 1, whichever has the controllers. Version 2: beneath the root where that may be written, else beneath
+    /// the runtime's own cgroup when nothing else is in it. Version 1: beneath the runtime's own.
     Auto,
     /// In this directory of a cgroup version 2 tree that was delegated to us and holds no processes.
     Delegated(PathBuf),

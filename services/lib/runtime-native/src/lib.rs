@@ -12,6 +12,7 @@
 mod cgroup;
 pub mod config;
 mod end;
+mod erase;
 mod exec;
 mod instance;
 mod launch;
@@ -23,6 +24,7 @@ mod ports;
 mod probe;
 mod proc;
 mod process;
+pub mod reaper;
 mod record;
 mod recover;
 mod runtime;
@@ -35,6 +37,7 @@ mod usage;
 mod workload;
 
 pub use config::NativeConfig;
+pub use erase::{EraseError, Remains, erase, remains};
 pub use exec::{ExecError, ExecSession};
 pub use logs::LogStream;
 pub use materialise::PrepareError;

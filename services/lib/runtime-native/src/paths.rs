@@ -191,7 +191,7 @@ fn names(dir: &Path) -> io::Result<Vec<String>> {
 }
 
 /// Removes a tree; never follows a symbolic link out of it.
-fn remove_tree(dir: &Path) -> io::Result<()> {
+pub(crate) fn remove_tree(dir: &Path) -> io::Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => fs::remove_file(dir),
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

@@ -32,20 +32,34 @@ pub(crate) fn place(config: &NativeConfig) -> Result<Option<PathBuf>, OpenError>
             Ok(Some(own))
         }
         SecretsDir::Auto => {
-            let user = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-            let places = [
-                Some(PathBuf::from("/run")),
-                user,
-                Some(PathBuf::from("/dev/shm")),
-            ];
-            let mut own = places
-                .into_iter()
-                .flatten()
+            let mut own = in_memory()
                 .filter(|dir| is_in_memory(dir))
                 .map(|dir| dir.join(&tag));
             Ok(own.find(|own| make_own(own).is_ok()))
         }
     }
+}
+
+/// Directories in memory, the best first.
+fn in_memory() -> impl Iterator<Item = PathBuf> {
+    let user = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let places = [
+        Some(PathBuf::from("/run")),
+        user,
+        Some(PathBuf::from("/dev/shm")),
+    ];
+    places.into_iter().flatten()
+}
+
+/// Every directory that may hold secrets of this runtime, by settings of now or of earlier.
+pub(crate) fn places(config: &NativeConfig) -> Vec<PathBuf> {
+    let chosen = match &config.secrets {
+        SecretsDir::Memory(dir) => Some(dir.clone()),
+        SecretsDir::Auto | SecretsDir::OnDisk => None,
+    };
+    let tag = tag(&config.run_dir);
+    let dirs = chosen.into_iter().chain(in_memory());
+    dirs.map(|dir| dir.join(&tag)).collect()
 }
 
 /// A name for what belongs to the runtime of this directory: several can live on one machine (FNV-1a, 64 bits).

@@ -33,7 +33,7 @@ mod signals;
 
 use plan::Plan;
 use record::{End, Run, unix_ms};
-use signals::Signals;
+pub(crate) use signals::Signals;
 
 /// Exit code of `launch` and `run`: the program runs, or why it does not is written down.
 const OK: u8 = 0;

@@ -67,6 +67,27 @@ fn a_group_of_our_own_is_split_into_us_and_the_instances() {
 }
 
 #[test]
+fn as_root_the_groups_are_outside_the_unit_so_that_its_next_process_has_a_place() {
+    let tree = tempfile::tempdir().unwrap();
+    let own = tree.path().join("system.slice/baetyl.service");
+    fs::create_dir_all(&own).unwrap();
+    for dir in [tree.path(), &own] {
+        fs::write(dir.join("cgroup.controllers"), "cpu memory").unwrap();
+    }
+    fs::write(own.join("cgroup.procs"), "77\n").unwrap();
+    let machine = Machine {
+        unified: Some((tree.path().to_owned(), own.clone())),
+        ..Machine::default()
+    };
+    assert_eq!(
+        Cgroups::on(&machine, "tag", 77),
+        Cgroups::V2(tree.path().join("tag"))
+    );
+    assert!(!own.join("cgroup.subtree_control").exists());
+    assert!(!own.join("baetyl-core").exists());
+}
+
+#[test]
 fn a_group_we_share_is_left_alone() {
     let tree = tempfile::tempdir().unwrap();
     let own = tree.path().join("session.scope");

@@ -3,11 +3,13 @@
 
 mod adoption;
 mod ends;
+mod erase;
 mod jobs;
 mod launches;
 mod limits;
 mod logs;
 mod node;
 mod probes;
+mod reaper;
 mod running;
 mod shim;
