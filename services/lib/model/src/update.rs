@@ -9,10 +9,12 @@
 //! - only a release that was staged is run;
 //! - a release is gone back to only if it was healthy before;
 //! - a newer wish pre-empts whatever is under way, also going back;
-//! - wishing what runs already does nothing.
+//! - wishing what runs already does nothing;
+//! - a release on probation survives fewer than [`MAX_RESUMES`] starts of the program.
 //!
 //! Time is any monotonic clock of the program. Across a restart it begins anew: give [`Event::Resume`] first. Time that
-//! passed while nobody looked does not count against a deadline.
+//! passed while nobody looked does not count against a deadline; the starts themselves are counted, because a release
+//! that kills the machine or the program would otherwise be on probation for ever.
 
 use std::time::Duration;
 
@@ -31,6 +33,10 @@ mod tests;
 
 /// How many failed releases of one application are remembered.
 pub const MAX_FAILED: usize = 16;
+
+/// How often the program may be started again while one release is on probation, before the release is taken for the
+/// cause: with this one it fails.
+pub const MAX_RESUMES: u32 = 3;
 
 /// Longest pause between two attempts to stage.
 pub const MAX_STAGE_PAUSE: Duration = Duration::from_secs(60);
@@ -219,6 +225,9 @@ pub struct Update {
     failure: Option<Failure>,
     /// Releases that are not tried again, oldest first.
     failed: Vec<Failure>,
+    /// How often the program was started again while the target was on probation.
+    #[serde(default)]
+    resumes: u32,
     /// Time left in this state, as of `at`.
     left: Duration,
     /// For how long the running release has been ready without a break, as of `at`.
@@ -240,6 +249,7 @@ impl Update {
             running: None,
             failure: None,
             failed: Vec::new(),
+            resumes: 0,
             left: Duration::ZERO,
             ready_for: None,
             at: Duration::ZERO,
@@ -323,6 +333,17 @@ impl Update {
     /// All releases that are not tried again, oldest first.
     pub fn failures(&self) -> &[Failure] {
         &self.failed
+    }
+
+    /// How often the program was started again while the target was on probation.
+    pub fn resumes(&self) -> u32 {
+        self.resumes
+    }
+
+    /// True when what runs is not told to the runtime again after a start: each start with it on probation was followed
+    /// by another one, and there is nothing to go back to. Whoever is started again and again can take no newer wish.
+    pub fn is_held(&self) -> bool {
+        self.state == State::Failed && self.resumes >= MAX_RESUMES && self.running != self.good
     }
 
     /// True when the update reached an end (or nothing was ever wished).

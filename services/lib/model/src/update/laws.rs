@@ -95,6 +95,10 @@ impl World {
             "what is read goes on as what was written"
         );
         self.update = update;
+        assert!(
+            !self.on_probation() || self.update.resumes() < MAX_RESUMES,
+            "a release on probation outlives the starts it is allowed"
+        );
         for effect in &effects {
             self.check(effect);
         }
@@ -137,6 +141,13 @@ impl World {
                 }
             }
         }
+    }
+
+    fn on_probation(&self) -> bool {
+        matches!(
+            self.update.state(),
+            State::Applying { back: false } | State::Probing { back: false }
+        )
     }
 
     fn live(&mut self, history: Vec<(Duration, Event)>) {
@@ -235,6 +246,43 @@ proptest! {
         world.wait();
         prop_assert_eq!(world.update.phase(), Some(Phase::RolledBack));
         prop_assert_eq!(world.next(Event::Want { release: release(10), generation: Generation(4) }), vec![]);
+    }
+
+    #[test]
+    fn a_release_that_ends_the_program_again_and_again_is_undone(
+        history in any_history(),
+        lives in prop::collection::vec((any::<bool>(), any::<bool>(), 0u64..6), MAX_RESUMES as usize),
+        good in any::<bool>(),
+    ) {
+        let mut world = World::new();
+        if good {
+            world.live(history);
+            world.deploy(9);
+        }
+        world.next(Event::Want { release: release(10), generation: Generation(3) });
+        world.next(Event::Staged { release: release(10), limits: None });
+        for (applied, starting, seconds) in lives {
+            prop_assert_eq!(world.update.candidate(), Some(&release(10)));
+            if applied {
+                world.next(Event::Applied { release: release(10) });
+            }
+            let health = if starting { Health::Starting } else { Health::Unknown };
+            world.next(Event::Observed { release: release(10), health });
+            // Less than any deadline: it is the starts that end it.
+            world.now += Duration::from_secs(seconds);
+            world.next(Event::Tick);
+            world.now = Duration::ZERO;
+            world.next(Event::Resume);
+        }
+        let failure = world.update.failed(&release(10)).unwrap();
+        prop_assert!(failure.reason.contains("restarted 3 times"), "{}", failure.reason);
+        if good {
+            prop_assert_eq!(world.update.running(), Some(&release(9)));
+        } else {
+            prop_assert_eq!(world.update.phase(), Some(Phase::Failed));
+            prop_assert!(world.update.is_held());
+            prop_assert_eq!(world.next(Event::Resume), vec![], "it would end the program once more");
+        }
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Effect, Event, Failure, Health, Limits, MAX_FAILED, MAX_STAGE_PAUSE, State, Update};
+use super::{
+    Effect, Event, Failure, Health, Limits, MAX_FAILED, MAX_RESUMES, MAX_STAGE_PAUSE, State, Update,
+};
 use crate::desire::Release;
 use crate::name::Generation;
 use crate::report::Phase;
@@ -50,6 +52,22 @@ impl Update {
     /// What a program that was started again must tell the runtime and sync once more.
     fn resume(&mut self) -> Vec<Effect> {
         self.ready_for = None;
+        if matches!(
+            self.state,
+            State::Applying { back: false } | State::Probing { back: false }
+        ) {
+            self.resumes = self.resumes.saturating_add(1);
+            if self.resumes >= MAX_RESUMES {
+                let reason = format!(
+                    "the node or engine restarted {} times while the release was on probation",
+                    self.resumes
+                );
+                return self.fail(false, reason);
+            }
+        }
+        if self.is_held() {
+            return Vec::new();
+        }
         let run = self.running.clone().map(|release| Effect::Run { release });
         let stage = match (self.state, &self.target) {
             (State::Staging { .. }, Some(release)) => Some(Effect::Stage {
@@ -135,6 +153,7 @@ impl Update {
     fn run(&mut self, release: Release, back: bool) -> Vec<Effect> {
         self.running = Some(release.clone());
         self.ready_for = None;
+        self.resumes = 0;
         self.state = State::Applying { back };
         self.left = self.limits.apply;
         vec![Effect::Run { release }]
@@ -261,6 +280,7 @@ impl Update {
     fn healthy(&mut self) -> Vec<Effect> {
         self.good.clone_from(&self.target);
         self.failure = None;
+        self.resumes = 0;
         let target = self.target.clone();
         self.failed
             .retain(|failure| Some(&failure.release) != target.as_ref());
