@@ -3,15 +3,12 @@
 //! Each act is a future that its application drops when something newer is wished; all of them may be begun again at
 //! any point.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use baetyl_kit::fsio;
 use baetyl_model::desire::Release;
 use baetyl_model::name::AppName;
-use baetyl_runtime_native::spec::Content;
 use baetyl_runtime_native::status::WorkloadState;
-use baetyl_runtime_native::{WorkloadKey, WorkloadSpec};
+use baetyl_runtime_native::{WorkloadKey, WorkloadSpec, put_instance_file};
 
 use crate::context::Context;
 use crate::ports::{Ports, Runtime, RuntimeError};
@@ -111,34 +108,21 @@ async fn refresh_tokens<P: Ports>(
     let mut tokens = Vec::new();
     for spec in specs {
         for (index, instance) in (1..).zip(&spec.instances) {
-            let path = ctx
-                .runtime
-                .instance_dir(&spec.key.instance(index))
-                .join(TOKEN_FILE);
+            let dir = ctx.runtime.instance_dir(&spec.key.instance(index));
             let token = instance.files.iter().find(|file| file.path == TOKEN_FILE);
-            if let Some(Content::Bytes(token)) = token.map(|file| &file.content) {
-                tokens.push((path, token.clone()));
+            if let Some(token) = token {
+                tokens.push((dir, token.clone(), instance.user));
             }
         }
     }
     let refreshed = tokio::task::spawn_blocking(move || {
-        for (path, token) in tokens {
-            if let Err(error) = refresh_token(&path, &token) {
-                tracing::warn!(path = %path.display(), %error, "a token could not be renewed");
+        for (dir, token, user) in tokens {
+            if let Err(error) = put_instance_file(&dir, &token, user) {
+                tracing::warn!(dir = %dir.display(), %error, "a token could not be renewed");
             }
         }
     });
     let _ = refreshed.await;
-}
-
-fn refresh_token(path: &Path, token: &[u8]) -> std::io::Result<()> {
-    if std::fs::read(path).is_ok_and(|present| present == token) {
-        return Ok(());
-    }
-    if let Some(dir) = path.parent() {
-        std::fs::create_dir_all(dir)?;
-    }
-    fsio::atomic_write(path, token, 0o600)
 }
 
 /// What is left of other versions once one has settled.

@@ -149,7 +149,10 @@ impl<P: Ports> EngineService for Api<P> {
         &self,
         _: Request<WatchEndpointsRequest>,
     ) -> Result<Response<Self::WatchEndpointsStream>, Status> {
-        Ok(Response::new(endpoints::watch(Arc::clone(&self.0.ctx))))
+        Ok(Response::new(endpoints::watch(
+            Arc::clone(&self.0.ctx),
+            self.0.adopted.clone(),
+        )))
     }
 
     /// Everything desired is started anyway: this waits until it serves.

@@ -13,7 +13,7 @@ use baetyl_kit::backoff::Backoff;
 use baetyl_model::desire::{DesiredApp, Release};
 use baetyl_model::name::{AppName, Generation, Version};
 use baetyl_model::rollup::Restarts;
-use baetyl_model::update::{Effect, Event, Update};
+use baetyl_model::update::{Effect, Event, State, Update};
 use baetyl_runtime_native::{Observed, WorkloadKey};
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -22,10 +22,10 @@ use tokio::time::Instant;
 use crate::act::Acted;
 use crate::board::AppView;
 use crate::context::Context;
-use crate::ports::{ContentError, Ports, Progress, Runtime as _};
+use crate::ports::{ContentError, Ports, Runtime as _};
 use crate::resolve::NodeIdentity;
 use crate::shape::Shape;
-use crate::stage::{self, Staged};
+use crate::stage::{self, Staged, Staging};
 use crate::store::{AppRecord, StoredRelease};
 
 mod running;
@@ -104,8 +104,8 @@ pub(crate) struct App<P: Ports> {
     inbox: Inbox,
     observed: watch::Receiver<Arc<Observed>>,
     online: watch::Receiver<bool>,
-    progress: watch::Sender<Progress>,
-    progress_seen: watch::Receiver<Progress>,
+    told: watch::Sender<Staging>,
+    told_seen: watch::Receiver<Staging>,
     began: Instant,
     last_event: Instant,
     /// What is not on disk yet is not acted upon.
@@ -153,7 +153,7 @@ impl<P: Ports> App<P> {
         let limits = ctx.config.update.limits();
         let record = record.unwrap_or_else(|| AppRecord::new(Update::new(name, limits)));
         let (observed, online) = (ctx.runtime.watch(), ctx.online.subscribe());
-        let (progress, progress_seen) = watch::channel(Progress::default());
+        let (told, told_seen) = watch::channel(Staging::default());
         Self {
             ctx,
             record,
@@ -162,8 +162,8 @@ impl<P: Ports> App<P> {
             inbox,
             observed,
             online,
-            progress,
-            progress_seen,
+            told,
+            told_seen,
             began: Instant::now(),
             last_event: Instant::now(),
             unsaved: false,
@@ -226,7 +226,7 @@ impl<P: Ports> App<P> {
                     self.feed(Event::Online).await;
                 }
             }
-            Ok(()) = self.progress_seen.changed() => {}
+            Ok(()) = self.told_seen.changed() => {}
             () = sleep_until(wake) => self.tick().await,
         }
         ControlFlow::Continue(())
@@ -238,10 +238,16 @@ impl<P: Ports> App<P> {
             .registry
             .set(self.record.update.app(), self.record.digests());
         if self.record.removing {
+            // Nobody waits for it: what goes is not taken up again.
+            self.adoption = None;
             self.begin_removal().await;
             return;
         }
         self.feed(Event::Resume).await;
+        if self.record.update.is_held() {
+            self.adoption = None;
+            self.begin_holding().await;
+        }
         if let Some(generation) = self.acted_on() {
             let target = self.record.update.target().cloned();
             if let Some(release) = target {
@@ -288,7 +294,7 @@ impl<P: Ports> App<P> {
                 .set(self.record.update.app(), self.record.digests());
             if let Err(error) = self.ctx.store.persist_app(&self.record).await {
                 self.try_again(Retry::Save, &baetyl_kit::error::chain(&error));
-                return;
+                return self.go_back_unsaved().await;
             }
             self.saved();
         }
@@ -298,6 +304,21 @@ impl<P: Ports> App<P> {
                 Effect::Run { release } => self.begin_run(release).await,
                 Effect::Ended { phase } => self.ended(phase).await,
             }
+        }
+    }
+
+    /// The last good release does not wait for the disk: what runs now has failed, and perhaps nothing runs. Killed
+    /// before the state is written, engine tries the release that failed once more and goes back again.
+    async fn go_back_unsaved(&mut self) {
+        if self.record.update.state() != (State::Applying { back: true }) {
+            return;
+        }
+        let good = self.record.update.good().cloned();
+        let back = |effect: &Effect| matches!(effect, Effect::Run { release } if Some(release) == good.as_ref());
+        if let Some(at) = self.effects.iter().position(back)
+            && let Some(Effect::Run { release }) = self.effects.remove(at)
+        {
+            self.begin_run(release).await;
         }
     }
 
@@ -315,7 +336,7 @@ impl<P: Ports> App<P> {
             Arc::clone(&self.ctx),
             stored.desired.clone(),
             after,
-            self.progress.clone(),
+            self.told.clone(),
         );
         self.staging = Some(Box::pin(async move { (release, staging.await) }));
     }
@@ -414,6 +435,10 @@ impl<P: Ports> App<P> {
 
     /// Puts the state where report, endpoints and API see it.
     fn publish(&mut self) {
+        let staging = self.told_seen.borrow_and_update().clone();
+        if let Some((version, shape)) = staging.shape {
+            self.shapes.entry(version).or_insert(shape);
+        }
         let kept = self.record.update.kept();
         self.shapes
             .retain(|version, _| kept.iter().any(|release| release.version == *version));
@@ -430,10 +455,7 @@ impl<P: Ports> App<P> {
             system: system || lost_system,
             shapes: self.shapes.clone(),
             lost: self.lost.clone(),
-            progress: self
-                .staging
-                .is_some()
-                .then(|| *self.progress_seen.borrow_and_update()),
+            progress: self.staging.is_some().then_some(staging.progress),
             removing: self.record.removing,
             trouble: self.trouble.clone(),
         });
@@ -442,7 +464,6 @@ impl<P: Ports> App<P> {
 
 /// Whether two states differ in more than time. Attempts to stage and their reasons are not worth a write to flash.
 fn differs_on_disk(old: &Update, new: &Update) -> bool {
-    use baetyl_model::update::State;
     let state = |update: &Update| match update.state() {
         State::Staging { .. } => State::Staging { attempts: 0 },
         state => state,
@@ -457,6 +478,7 @@ fn differs_on_disk(old: &Update, new: &Update) -> bool {
         || old.good() != new.good()
         || failure(old) != failure(new)
         || old.failures() != new.failures()
+        || old.resumes() != new.resumes()
 }
 
 /// What is in a slot, once it is done; never when there is nothing in it.

@@ -121,6 +121,10 @@ pub struct Native {
     pub port_min: u16,
     /// Last port handed to instances.
     pub port_max: u16,
+    /// First user id handed to applications when engine is root.
+    pub uid_min: u32,
+    /// Last user id handed to applications; 0 = all applications run as the user of engine.
+    pub uid_max: u32,
     /// Bytes after which the log of an instance is rotated.
     pub log_max_size: ByteSize,
     /// Rotated log files kept beside the current one.
@@ -144,6 +148,9 @@ impl Default for Native {
             shim: None,
             port_min: *ports.start(),
             port_max: *ports.end(),
+            // Between the ids of 16 bits and those that machines hand to containers.
+            uid_min: 70_000,
+            uid_max: 79_999,
             log_max_size: ByteSize(10 << 20),
             log_keep: 2,
             restart_backoff: Duration::from_secs(1),

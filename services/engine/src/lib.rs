@@ -46,6 +46,7 @@ pub mod store;
 #[cfg(test)]
 mod testing;
 pub mod token;
+pub mod users;
 
 pub use config::{Config, RuntimeCommand};
 
@@ -55,7 +56,7 @@ use crate::desire::{Apps, Beginning, Reconciler};
 use crate::events::Events;
 use crate::housekeeping::Housekeeping;
 use crate::objects::Objects;
-use crate::ports::{CloudEvent, Ports, Runtime as _};
+use crate::ports::{CloudEvent, Ports, Runtime};
 use crate::registry::Registry;
 use crate::resolve::Place;
 use crate::store::{Store, StoreError};
@@ -148,6 +149,8 @@ pub(crate) struct Joined<P: Ports> {
 pub(crate) struct Engine<P: Ports> {
     pub(crate) ctx: Arc<Context<P>>,
     pub(crate) apps: Apps,
+    /// True once what ran before the start was taken up again.
+    pub(crate) adopted: watch::Receiver<bool>,
 }
 
 /// Opens what engine owns and spawns its tasks. Ready once what ran before was taken up again.
@@ -179,7 +182,7 @@ pub(crate) async fn begin<P: Ports>(
         "reconciler",
         reconciler.run(beginning, adopted, kit.shutdown().clone()),
     );
-    let mut adopted_seen = adopted_seen;
+    let (adopted, mut adopted_seen) = (adopted_seen.clone(), adopted_seen);
     tasks.spawn_until_shutdown("adoption", async move {
         if adopted_seen.wait_for(|adopted| *adopted).await.is_ok() {
             ready.ready();
@@ -187,7 +190,7 @@ pub(crate) async fn begin<P: Ports>(
         // The latch stays for whoever looks at /readyz.
         std::future::pending::<()>().await;
     });
-    Ok(Engine { ctx, apps })
+    Ok(Engine { ctx, apps, adopted })
 }
 
 /// Ends of queues that tasks read.
@@ -201,9 +204,10 @@ async fn open<P: Ports>(
     kit: &Kit,
     joined: Joined<P>,
 ) -> Result<(Arc<Context<P>>, Beginning, Queues), Error> {
-    let dir = kit.state_dir()?;
+    let dir = kit.state_dir_with(dir_mode(&joined.runtime))?;
     let max_unpacked = config.objects.max_unpacked.0;
     let files = open_when_free(dir, max_unpacked).await?;
+    bring_back_users(&joined.runtime, &files.records);
     let found = joined.runtime.found().await.unwrap_or_else(|error| {
         // Unknown, not absent: records go on as they are.
         tracing::error!(%error, "what is on this machine cannot be listed");
@@ -223,7 +227,7 @@ async fn open<P: Ports>(
         });
     }
     let ctx = Context {
-        place: place(&config, kit),
+        place: place(&config, kit, &joined.runtime),
         config,
         clock: kit.clock().clone(),
         tasks: kit.tasks().clone(),
@@ -285,12 +289,49 @@ fn open_files(dir: &Path, max_unpacked: u64) -> Result<Files, Error> {
     })
 }
 
-fn place(config: &Config, kit: &Kit) -> Place {
+/// Instances lie in engine's directory: their users must be able to pass it. All else in it is closed by itself.
+fn dir_mode<R: Runtime>(runtime: &R) -> u32 {
+    if runtime.users().are_own() {
+        0o711
+    } else {
+        0o700
+    }
+}
+
+/// Before anybody is given a user, everybody has the one he had.
+fn bring_back_users<R: Runtime>(runtime: &R, records: &[store::AppRecord]) {
+    for record in records.iter().filter(|record| record.user.is_some()) {
+        let app = record.update.app();
+        if let Err(error) = runtime.users().assign(app, record.user) {
+            tracing::error!(%error, "an application cannot keep its user");
+        }
+    }
+}
+
+fn place<R: Runtime>(config: &Config, kit: &Kit, runtime: &R) -> Place {
+    let runtimes = config.runtime_commands();
+    let is_private = |(_, command): &(&String, &Vec<String>)| {
+        let program = command.first().map(Path::new);
+        program.is_some_and(|program| program.is_absolute() && users::closed(program).is_some())
+    };
+    let private_runtimes = if runtime.users().are_own() {
+        let private = runtimes.iter().filter(is_private);
+        private.map(|(id, _)| id.clone()).collect()
+    } else {
+        std::collections::BTreeSet::new()
+    };
+    for id in &private_runtimes {
+        tracing::warn!(
+            runtime = id,
+            "the program of a function runtime is closed to other users: its functions run as the user of engine"
+        );
+    }
     Place {
         data_dir: kit.data_dir().to_owned(),
         run_dir: kit.data_dir().join("engine/run"),
         node_socket: kit.app_socket("node"),
         function_socket: kit.app_socket("function-proxy"),
-        runtimes: config.runtime_commands(),
+        runtimes,
+        private_runtimes,
     }
 }

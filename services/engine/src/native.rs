@@ -19,12 +19,14 @@ use tokio::time::Instant;
 use crate::config::Config;
 use crate::ports::{Runtime, RuntimeError, Usage};
 use crate::resolve::{INSTANCE_VARIABLE, PORTS_VARIABLE, ports_of_text};
+use crate::users::Users;
 
 /// Processes of this machine; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Native {
     runtime: NativeRuntime,
     ports: Arc<PortPool>,
+    users: Arc<Users>,
     /// CPU time of each instance at the last reading.
     readings: Arc<Mutex<HashMap<InstanceId, (Instant, u64)>>>,
 }
@@ -47,6 +49,7 @@ impl Native {
         let runtime = NativeRuntime::open(native, shutdown).await?;
         Ok(Self {
             runtime,
+            users: Arc::new(Users::open(&config.native, kit.data_dir())),
             ports: Arc::new(PortPool::new(
                 config.native.port_min..=config.native.port_max,
             )),
@@ -137,6 +140,10 @@ impl Runtime for Native {
 
     fn release_ports(&self, key: &WorkloadKey) {
         self.ports.release(key);
+    }
+
+    fn users(&self) -> &Users {
+        &self.users
     }
 
     fn instance_dir(&self, id: &InstanceId) -> PathBuf {

@@ -15,6 +15,8 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use tokio::sync::{mpsc, watch};
 
+use crate::users::Users;
+
 /// Everything engine is joined to.
 pub trait Ports: Send + Sync + 'static {
     /// Runs workloads.
@@ -72,6 +74,9 @@ pub trait Runtime: Clone + Send + Sync + 'static {
 
     /// Gives the ports of a workload back.
     fn release_ports(&self, key: &WorkloadKey);
+
+    /// Users that applications run as.
+    fn users(&self) -> &Users;
 
     /// Directory of an instance.
     fn instance_dir(&self, id: &InstanceId) -> PathBuf;

@@ -137,6 +137,7 @@ pub(crate) struct Roller {
     hostname: String,
     core: ProgramInfo,
     quarantined: Option<String>,
+    shared_user: Option<String>,
     /// What was rolled up last.
     last: Arc<NodeStatus>,
 }
@@ -151,6 +152,7 @@ impl Roller {
                 .store
                 .quarantined()
                 .map(|path| path.display().to_string()),
+            shared_user: shared_user(ctx),
             last: ctx.board.rolled(),
         }
     }
@@ -266,6 +268,11 @@ impl Roller {
             let lost = condition("EngineStateLost", "Quarantined", &message, generation);
             conditions.extend(rollup::transition(&self.last.conditions, vec![lost], now));
         }
+        if let Some(why) = &self.shared_user {
+            let generation = header.map(|header| header.generation).unwrap_or_default();
+            let shared = condition("AppsShareUser", "CannotSeparate", why, generation);
+            conditions.extend(rollup::transition(&self.last.conditions, vec![shared], now));
+        }
         conditions
     }
 }
@@ -284,6 +291,20 @@ fn condition(
         observed_generation: generation,
         last_transition: None,
     }
+}
+
+/// Why applications run as the user of engine, or some of them, although each should have its own.
+fn shared_user<P: Ports>(ctx: &Context<P>) -> Option<String> {
+    let private = &ctx.place.private_runtimes;
+    let of_runtimes = || {
+        let ids: Vec<&str> = private.iter().map(String::as_str).collect();
+        format!(
+            "functions run as the user of engine, because the programs of these runtimes are closed to others: {}",
+            ids.join(", ")
+        )
+    };
+    let shared = ctx.runtime.users().shared().map(str::to_owned);
+    shared.or_else(|| (!private.is_empty()).then(of_runtimes))
 }
 
 fn hostname() -> String {

@@ -3,7 +3,7 @@
 //! Pure but for the ports, which the caller hands out. Nothing here touches the disk: objects are named by the path they
 //! have in [`Objects`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use baetyl_model::desire::DesiredApp;
@@ -144,6 +144,8 @@ pub struct Place {
     pub function_socket: PathBuf,
     /// Commands of function runtimes by id.
     pub runtimes: BTreeMap<String, Vec<String>>,
+    /// Ids of those whose program only engine's own user can start.
+    pub private_runtimes: BTreeSet<String>,
 }
 
 impl Place {
@@ -320,7 +322,13 @@ fn instance(
         }
         None => program(service)?,
     };
+    let user = user(request, service);
     let mut env = env::environment(request, service, id, &dir, &ports);
+    if user.is_some() {
+        // Engine's own home is closed to it.
+        env.entry("HOME".to_owned())
+            .or_insert_with(|| dir.display().to_string());
+    }
     env.insert(PORTS_VARIABLE.to_owned(), ports_text(&assigned));
     let (program, args) = env::expand_command(program, &service.args, &env);
     let limits = service
@@ -340,12 +348,24 @@ fn instance(
             source,
         })?,
         rlimits: Vec::new(),
-        user: request.user,
+        user,
         liveness: service.liveness_probe.clone(),
         readiness: service.readiness_probe.clone(),
         startup: service.startup_probe.clone(),
         grace: None,
     })
+}
+
+/// Services that ask for all rights keep those of engine, and so do those whose runtime nobody else can start.
+fn user(request: &Request<'_>, service: &Service) -> Option<RunAs> {
+    let privileged = service
+        .security
+        .as_ref()
+        .is_some_and(|security| security.privileged);
+    let private = service.function_config.as_ref().is_some_and(|config| {
+        service.command.is_empty() && request.place.private_runtimes.contains(&config.runtime)
+    });
+    request.user.filter(|_| !privileged && !private)
 }
 
 fn program(service: &Service) -> Result<Program, ResolveError> {

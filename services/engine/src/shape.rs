@@ -5,6 +5,7 @@ use std::time::Duration;
 use baetyl_model::Application;
 use baetyl_model::resource::{Service, VolumeSource};
 use baetyl_model::rollup;
+use baetyl_model::strict;
 use baetyl_model::update::Limits;
 use serde::{Deserialize, Serialize};
 
@@ -90,6 +91,12 @@ impl Shape {
             instances: instances(app),
             services: services.collect(),
         }
+    }
+
+    /// Of an application's body; None when it cannot be read.
+    pub fn of_body(body: &[u8]) -> Option<Self> {
+        let parsed = strict::parse::<Application>(body).ok()?;
+        Some(Self::of(&parsed.value))
     }
 
     /// True when it ends by itself.

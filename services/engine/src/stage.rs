@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use baetyl_model::Digest;
 use baetyl_model::desire::{DesiredApp, ObjectRef, ResourceRef};
 use baetyl_model::update::Limits;
+use baetyl_model::{Digest, Version};
 use baetyl_proto::digest;
 use tokio::sync::watch;
 
@@ -28,12 +28,21 @@ pub(crate) struct Staged {
     pub(crate) limits: Limits,
 }
 
+/// How far staging is.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Staging {
+    /// What sync says.
+    pub(crate) progress: Progress,
+    /// What the application's body says, which comes before its large files.
+    pub(crate) shape: Option<(Version, Shape)>,
+}
+
 /// Makes a release complete, after a pause. Drop it to give up: what is complete stays.
 pub(crate) async fn stage<P: Ports>(
     ctx: Arc<Context<P>>,
     desired: DesiredApp,
     after: Duration,
-    progress: watch::Sender<Progress>,
+    staging: watch::Sender<Staging>,
 ) -> Result<Staged, ContentError> {
     tokio::time::sleep(after).await;
     let mut held = stored_bodies(&ctx, &desired).await?;
@@ -51,9 +60,10 @@ pub(crate) async fn stage<P: Ports>(
     let mut fresh = Vec::new();
     if !resources.is_empty() || !objects.is_empty() {
         ctx.housekeeping.declare().await?;
-        let tell = move |now: Progress| {
-            progress.send_replace(now);
-        };
+        if !objects.is_empty() {
+            learn_shape(&ctx, &desired, &held, &staging).await?;
+        }
+        let tell = move |now: Progress| staging.send_modify(|staging| staging.progress = now);
         ctx.content
             .stage(resources.clone(), objects.clone(), tell)
             .await?;
@@ -81,6 +91,36 @@ pub(crate) async fn stage<P: Ports>(
         shape,
         limits,
     })
+}
+
+/// What an application consists of is known long before its large files are there: others are told of its functions.
+async fn learn_shape<P: Ports>(
+    ctx: &Context<P>,
+    desired: &DesiredApp,
+    held: &BTreeMap<Digest, Vec<u8>>,
+    staging: &watch::Sender<Staging>,
+) -> Result<(), ContentError> {
+    let references = desired.references();
+    let Some(reference) = references
+        .into_iter()
+        .find(|reference| reference.digest == desired.app.digest)
+    else {
+        return Ok(());
+    };
+    let body = match held.get(&reference.digest) {
+        Some(body) => body.clone(),
+        None => {
+            let wanted = vec![reference.clone()];
+            ctx.content.stage(wanted, Vec::new(), |_| ()).await?;
+            read(ctx, &reference).await?
+        }
+    };
+    // A body that cannot be read is refused with all others.
+    if let Some(shape) = Shape::of_body(&body) {
+        let version = desired.app.version.clone();
+        staging.send_modify(|staging| staging.shape = Some((version, shape)));
+    }
+    Ok(())
 }
 
 /// The bodies of a release that are in the store.

@@ -111,6 +111,9 @@ pub struct AppRecord {
     /// Ports by instance id: they stay with an instance.
     #[serde(default)]
     pub ports: BTreeMap<String, Vec<u16>>,
+    /// User id it runs as; its files belong to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<u32>,
     /// An accepted desire lacks it: it is being removed.
     #[serde(default)]
     pub removing: bool,
@@ -123,6 +126,7 @@ impl AppRecord {
             update,
             releases: Vec::new(),
             ports: BTreeMap::new(),
+            user: None,
             removing: false,
         }
     }
@@ -182,6 +186,9 @@ struct Inner {
     file: LedgerFile,
     seal: SealKey,
     quarantined: Option<PathBuf>,
+    /// The disk takes nothing more.
+    #[cfg(test)]
+    full: std::sync::atomic::AtomicBool,
 }
 
 impl Store {
@@ -205,7 +212,15 @@ impl Store {
             file,
             seal,
             quarantined: put_aside,
+            #[cfg(test)]
+            full: std::sync::atomic::AtomicBool::new(false),
         })))
+    }
+
+    /// Whether writes fail, as on a full disk.
+    #[cfg(test)]
+    pub(crate) fn fill(&self, full: bool) {
+        self.0.full.store(full, std::sync::atomic::Ordering::SeqCst);
     }
 
     /// Where a damaged predecessor lies.
@@ -375,6 +390,10 @@ impl Store {
         work: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let inner = Arc::clone(&self.0);
+        #[cfg(test)]
+        if inner.full.load(std::sync::atomic::Ordering::SeqCst) {
+            return Err(StoreError::Interrupted);
+        }
         tokio::task::spawn_blocking(move || work(&inner))
             .await
             .map_err(|_| StoreError::Interrupted)?

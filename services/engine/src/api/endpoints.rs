@@ -5,6 +5,7 @@ use std::sync::Arc;
 use baetyl_proto::engine::{Endpoint, FunctionInfo, WatchEndpointsResponse};
 use baetyl_runtime_native::Observed;
 use futures_util::stream;
+use tokio::sync::watch;
 use tonic::Status;
 
 use super::Answers;
@@ -14,13 +15,18 @@ use crate::instances;
 use crate::ports::{Ports, Runtime as _};
 use crate::shape::ServiceShape;
 
-/// The whole table now and at every change.
-pub(crate) fn watch<P: Ports>(ctx: Arc<Context<P>>) -> Answers<WatchEndpointsResponse> {
+/// The whole table, once what ran before the start of engine was taken up again, and at every change. Before that it
+/// would lack what runs, and who follows it would forget its functions.
+pub(crate) fn watch<P: Ports>(
+    ctx: Arc<Context<P>>,
+    adopted: watch::Receiver<bool>,
+) -> Answers<WatchEndpointsResponse> {
     let watches = (ctx.board.watch(), ctx.runtime.watch());
-    let state = (ctx, watches, None::<Vec<Endpoint>>);
+    let state = (ctx, adopted, watches, None::<Vec<Endpoint>>);
     Box::pin(stream::unfold(
         state,
-        |(ctx, (mut board, mut observed), mut told)| async move {
+        |(ctx, mut adopted, (mut board, mut observed), mut told)| async move {
+            adopted.wait_for(|adopted| *adopted).await.ok()?;
             loop {
                 let now = endpoints(
                     &board.borrow_and_update().clone(),
@@ -32,7 +38,8 @@ pub(crate) fn watch<P: Ports>(ctx: Arc<Context<P>>) -> Answers<WatchEndpointsRes
                         app_key: ctx.tokens.public_key().to_vec().into(),
                     };
                     told = Some(now);
-                    return Some((Ok::<_, Status>(answer), (ctx, (board, observed), told)));
+                    let state = (ctx, adopted, (board, observed), told);
+                    return Some((Ok::<_, Status>(answer), state));
                 }
                 let changed = tokio::select! {
                     changed = board.changed() => changed,
@@ -45,7 +52,8 @@ pub(crate) fn watch<P: Ports>(ctx: Arc<Context<P>>) -> Answers<WatchEndpointsRes
 }
 
 /// One entry for each port of each instance; a function service has one entry for each instance, without an address:
-/// its runtime registers by itself.
+/// its runtime registers by itself. A function service without any instance has one entry that names none: its functions
+/// are there and wait for somebody to call them.
 fn endpoints(views: &Views, observed: &Observed) -> Vec<Endpoint> {
     views
         .values()
@@ -60,18 +68,9 @@ fn of_app(view: &AppView, observed: &Observed) -> Vec<Endpoint> {
         for (key, service) in keys.iter().zip(&shape.services) {
             for (id, seen) in observed.of(key) {
                 let base = Endpoint {
-                    app: view.update.app().to_string(),
-                    service: service.name.clone(),
                     instance: id.to_string(),
                     ready: seen.ready,
-                    access: if service.anonymous {
-                        "anonymous"
-                    } else {
-                        "token"
-                    }
-                    .to_owned(),
-                    functions: functions(service),
-                    ..Endpoint::default()
+                    ..of_service(view, service)
                 };
                 if service.functions.is_empty() {
                     endpoints.extend(seen.ports.iter().map(|port| Endpoint {
@@ -89,7 +88,42 @@ fn of_app(view: &AppView, observed: &Observed) -> Vec<Endpoint> {
             }
         }
     }
+    let waiting = waiting(view, &endpoints);
+    endpoints.extend(waiting);
     endpoints
+}
+
+/// Functions of the version that runs, or of the one that is wished while none does, as long as no instance has them.
+fn waiting(view: &AppView, present: &[Endpoint]) -> Vec<Endpoint> {
+    let wished = || view.shapes.get(&view.update.target()?.version);
+    let shape = view.running_shape().or_else(wished);
+    let Some(shape) = shape.filter(|_| !view.removing) else {
+        return Vec::new();
+    };
+    let absent = |service: &&ServiceShape| {
+        !service.functions.is_empty()
+            && !present
+                .iter()
+                .any(|endpoint| endpoint.service == service.name)
+    };
+    let services = shape.services.iter().filter(absent);
+    services.map(|service| of_service(view, service)).collect()
+}
+
+/// What all entries of a service have in common.
+fn of_service(view: &AppView, service: &ServiceShape) -> Endpoint {
+    let access = if service.anonymous {
+        "anonymous"
+    } else {
+        "token"
+    };
+    Endpoint {
+        app: view.update.app().to_string(),
+        service: service.name.clone(),
+        access: access.to_owned(),
+        functions: functions(service),
+        ..Endpoint::default()
+    }
 }
 
 fn functions(service: &ServiceShape) -> Vec<FunctionInfo> {

@@ -1,8 +1,10 @@
 //! Starting a version, and seeing how it does.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use baetyl_model::Digest;
 use baetyl_model::desire::Release;
 use baetyl_model::rollup;
 use baetyl_model::update::{Event, Health, State};
@@ -14,7 +16,7 @@ use crate::bodies::Bodies;
 use crate::instances;
 use crate::ports::{ContentError, Ports, Runtime as _};
 use crate::resolve::{self, Request, Resolved, namespace_of};
-use crate::shape::Strategy;
+use crate::shape::{Shape, Strategy};
 use crate::stage;
 use crate::store::StoredRelease;
 
@@ -78,7 +80,7 @@ impl<P: Ports> App<P> {
             Arc::clone(&self.ctx),
             stored.desired,
             after,
-            self.progress.clone(),
+            self.told.clone(),
         );
         self.acting = Some(Box::pin(async move {
             let result = fetch.await;
@@ -91,7 +93,7 @@ impl<P: Ports> App<P> {
         let stored = self
             .stored(release)
             .ok_or_else(|| refused("it is not in the record".to_owned()))?;
-        let ports_before = self.record.ports.clone();
+        let handed_before = (self.record.ports.clone(), self.record.user);
         let resolved = self.resolve(&stored).await?;
         let forward = matches!(
             self.record.update.state(),
@@ -108,10 +110,8 @@ impl<P: Ports> App<P> {
             Some(good) => self.resolve_beside(&good).await,
             None => Vec::new(),
         };
-        if self.record.ports != ports_before {
-            // On disk before an instance listens there.
-            let written = self.ctx.store.persist_app(&self.record).await;
-            written.map_err(|error| refused(baetyl_kit::error::chain(&error)))?;
+        if (&self.record.ports, self.record.user) != (&handed_before.0, handed_before.1) {
+            self.keep_handed().await.map_err(refused)?;
         }
         let others = self
             .others(release, &stored, &beside)
@@ -141,6 +141,23 @@ impl<P: Ports> App<P> {
             }
         }
         Ok(plan)
+    }
+
+    /// Ports and user are on disk before an instance has them. Going back does not wait for the disk: what is lost with
+    /// engine is found again at the instance that has it.
+    async fn keep_handed(&mut self) -> Result<(), String> {
+        let Err(error) = self.ctx.store.persist_app(&self.record).await else {
+            return Ok(());
+        };
+        self.unsaved = true;
+        let reason = baetyl_kit::error::chain(&error);
+        match self.record.update.state() {
+            State::Applying { back: true } | State::Probing { back: true } => {
+                self.try_again(Retry::Save, &reason);
+                Ok(())
+            }
+            _ => Err(reason),
+        }
     }
 
     /// What runs of the version before; without its content it runs on unwatched.
@@ -176,6 +193,7 @@ impl<P: Ports> App<P> {
             Ok(held) => held,
             Err(error) => return Err(Unstartable::Refused(error.to_string())),
         };
+        self.learn_shape(stored, &held);
         let complete = stored
             .desired
             .objects
@@ -187,7 +205,12 @@ impl<P: Ports> App<P> {
             Err(error) if error.is_missing() => return Err(Unstartable::Incomplete),
             Err(error) => return Err(Unstartable::Refused(baetyl_kit::error::chain(&error))),
         };
-        let (ctx, ports) = (Arc::clone(&self.ctx), &mut self.record.ports);
+        let ctx = Arc::clone(&self.ctx);
+        let user = ctx.runtime.users().assign(self.name(), self.record.user);
+        let user = user.map_err(|error| Unstartable::Refused(error.to_string()))?;
+        // Kept while it is not used: the files belong to it.
+        self.record.user = user.map(|user| user.uid).or(self.record.user);
+        let ports = &mut self.record.ports;
         let request = Request {
             release: &stored.desired,
             bodies: &bodies,
@@ -196,7 +219,7 @@ impl<P: Ports> App<P> {
             node: &stored.node,
             tokens: &ctx.tokens,
             taken_at: stored.taken_at,
-            user: None,
+            user,
         };
         let resolved = resolve::resolve(&request, &mut |id, count| {
             let previous = ports.get(&id.to_string()).cloned().unwrap_or_default();
@@ -210,6 +233,16 @@ impl<P: Ports> App<P> {
         self.shapes
             .insert(stored.desired.app.version.clone(), resolved.shape.clone());
         Ok(resolved)
+    }
+
+    /// What others are told of a version (its functions) follows from the application alone, also while the rest of its
+    /// content is missing.
+    fn learn_shape(&mut self, stored: &StoredRelease, held: &BTreeMap<Digest, Vec<u8>>) {
+        let body = held.get(&stored.desired.app.digest);
+        if let Some(shape) = body.and_then(|body| Shape::of_body(body)) {
+            self.shapes
+                .insert(stored.desired.app.version.clone(), shape);
+        }
     }
 
     /// What came of an act.

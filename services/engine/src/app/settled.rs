@@ -57,9 +57,27 @@ impl<P: Ports> App<P> {
         }
     }
 
+    /// What is not run again may still run: its program outlives engine.
+    pub(super) async fn begin_holding(&mut self) {
+        match act::known(&self.ctx, self.name()).await {
+            Ok(stop) => {
+                let plan = ClearPlan {
+                    stop,
+                    remove: Vec::new(),
+                };
+                let clear = act::clear(Arc::clone(&self.ctx), plan);
+                self.acting = Some(Box::pin(async move { Acted::Cleared(clear.await) }));
+            }
+            Err(error) => self.try_again(Retry::Clear, &error.to_string()),
+        }
+    }
+
     /// Once a version has proven itself, all others go; of the one that failed last, directory and logs stay.
     pub(super) async fn begin_clearing(&mut self) {
         let update = &self.record.update;
+        if update.is_held() {
+            return self.begin_holding().await;
+        }
         if !matches!(update.state(), State::Healthy | State::RolledBack) {
             return;
         }

@@ -125,6 +125,40 @@ async fn a_recreated_version_that_crashes_brings_the_old_one_back() {
 }
 
 #[tokio::test]
+async fn a_full_disk_does_not_keep_the_old_version_down() {
+    let mut bench = Bench::started().await;
+    let labels = json!({"labels": {"baetyl-update-strategy": "recreate"}});
+    bench.desire(1, &[&app_with("shop", "1", labels.clone())]);
+    bench.until("shop", "Healthy 1").await;
+    bench.runtime.behave("2", Behaviour::NeverReady);
+    bench.desire(2, &[&app_with("shop", "2", labels)]);
+    bench.until("shop", "Probing 2").await;
+    bench.fill_disk(true);
+    bench.runtime.behave("2", Behaviour::Fail);
+    eventually!(bench.runtime.names() == ["shop.1.web"]);
+    // Nothing of it is on disk, so it happens once more after a restart, when there is room again.
+    bench.runtime.forget_log();
+    bench.restart().await;
+    let again = [
+        "stop shop.1.web",
+        "start shop.2.web",
+        "stop shop.2.web",
+        "start shop.1.web",
+    ];
+    eventually!(bench.runtime.log() == again);
+    let settled = |bench: &Bench| {
+        let (_, engine) = bench.engine.as_ref().unwrap();
+        engine.ctx.store.apps().unwrap()[0].update.is_settled()
+    };
+    eventually!(settled(&bench));
+    bench.runtime.forget_log();
+    bench.restart().await;
+    bench.quiet().await;
+    assert_eq!(bench.runtime.names(), ["shop.1.web"]);
+    assert_eq!(bench.runtime.log(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn a_version_that_never_becomes_ready_is_undone_at_its_deadline() {
     let mut bench = Bench::new();
     bench.config.update.progress_deadline = Duration::from_millis(50);

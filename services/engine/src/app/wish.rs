@@ -92,6 +92,7 @@ impl<P: Ports> App<P> {
             return ControlFlow::Continue(());
         }
         tracing::info!(event = "desire.applied", app = %self.name(), "the application was removed");
+        self.ctx.runtime.users().release(self.name());
         let update = Update::new(self.name().clone(), self.ctx.config.update.limits());
         self.record = AppRecord::new(update);
         self.lost.clear();

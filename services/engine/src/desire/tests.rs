@@ -264,6 +264,50 @@ async fn engine_killed_in_any_state_of_an_update_goes_on_and_ends() {
 }
 
 #[tokio::test]
+async fn a_version_that_kills_engine_or_the_machine_is_undone_at_the_third_start() {
+    for power_cut in [false, true] {
+        let mut bench = Bench::started().await;
+        bench.desire(1, &[&app("shop", "1")]);
+        bench.until("shop", "Healthy 1").await;
+        bench.runtime.behave("2", Behaviour::NeverReady);
+        bench.desire(2, &[&app("shop", "2")]);
+        for _ in 0..baetyl_model::update::MAX_RESUMES {
+            bench.until("shop", "Probing 2").await;
+            bench.kill().await;
+            if power_cut {
+                bench.runtime.power_cut();
+            }
+            bench.start().await;
+        }
+        bench.until("shop", "RolledBack 1").await;
+        eventually!(bench.runtime.names() == ["shop.1.web"]);
+        let failed = bench.shadow.app("shop").unwrap().failed.unwrap();
+        assert_eq!(
+            failed.reason,
+            "the node or engine restarted 3 times while the release was on probation"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_first_version_that_kills_engine_is_stopped_and_does_not_keep_a_better_one_away() {
+    let mut bench = Bench::started().await;
+    bench.runtime.behave("1", Behaviour::NeverReady);
+    bench.desire(1, &[&app("shop", "1")]);
+    for _ in 0..baetyl_model::update::MAX_RESUMES {
+        bench.until("shop", "Probing 1").await;
+        bench.restart().await;
+    }
+    for _ in 0..2 {
+        bench.until("shop", "Failed 1").await;
+        eventually!(bench.runtime.names().is_empty());
+        bench.restart().await;
+    }
+    bench.desire(2, &[&app("shop", "2")]);
+    bench.until("shop", "Healthy 2").await;
+}
+
+#[tokio::test]
 async fn a_removal_that_was_interrupted_is_finished() {
     let mut bench = two_apps().await;
     bench.kill().await;
@@ -322,6 +366,36 @@ async fn ports_stay_with_an_instance_over_restarts_of_engine() {
             .is_some_and(|app| app.status == RunStatus::Running)
     );
     assert_eq!(port(&bench), before);
+}
+
+#[tokio::test]
+async fn each_application_keeps_its_user_over_restarts_of_engine_and_gives_it_back_when_it_goes() {
+    let mut bench = Bench::new();
+    bench.runtime = bench.runtime.clone().with_users(70_000..=70_001);
+    bench.start().await;
+    let (shop, till) = (app("shop", "1"), app("till", "1"));
+    bench.desire(1, &[&shop]);
+    bench.until("shop", "Healthy 1").await;
+    bench.desire(2, &[&shop, &till]);
+    bench.until("till", "Healthy 1").await;
+    let users = |bench: &Bench| {
+        let users = bench.runtime.users_of();
+        (users["shop"], users["till"])
+    };
+    assert_eq!(users(&bench), (Some(70_000), Some(70_001)));
+    bench.desire(3, &[&till]);
+    eventually!(bench.shadow.app("shop").is_none());
+    bench.kill().await;
+    bench.runtime.power_cut();
+    bench.desire(4, &[&app("shop", "2"), &till]);
+    bench.start().await;
+    bench.until("shop", "Healthy 2").await;
+    eventually!(bench.runtime.names().len() == 2);
+    assert_eq!(users(&bench), (Some(70_000), Some(70_001)));
+    bench.desire(5, &[&app("shop", "2"), &till, &app("cafe", "1")]);
+    bench.until("cafe", "Failed 1").await;
+    let cause = bench.shadow.app("cafe").unwrap().cause;
+    assert!(cause.contains("widen the range of user ids"), "{cause}");
 }
 
 #[tokio::test]

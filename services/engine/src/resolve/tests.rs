@@ -8,11 +8,14 @@ use super::*;
 use crate::shape::Strategy;
 use crate::testing::{Release, ReleaseBuilder, release};
 
+mod users;
+
 struct Case {
     objects: Objects,
     tokens: TokenIssuer,
     place: Place,
     node: NodeIdentity,
+    user: Option<RunAs>,
     _dir: tempfile::TempDir,
 }
 
@@ -30,11 +33,13 @@ fn case() -> Case {
                 "python3".to_owned(),
                 vec!["/bin/rt".to_owned(), "run".to_owned()],
             )]),
+            private_runtimes: BTreeSet::new(),
         },
         node: NodeIdentity {
             namespace: "default".to_owned(),
             name: "edge-1".to_owned(),
         },
+        user: None,
         _dir: dir,
     }
 }
@@ -50,7 +55,7 @@ impl Case {
             node: &self.node,
             tokens: &self.tokens,
             taken_at: Timestamp::UNIX_EPOCH,
-            user: None,
+            user: self.user,
         };
         let mut next = 50200;
         resolve(&request, &mut |_, count| {

@@ -87,6 +87,12 @@ impl Bench {
         self.start().await;
     }
 
+    /// Whether engine can write its records.
+    pub(crate) fn fill_disk(&self, full: bool) {
+        let (_, engine) = self.engine.as_ref().unwrap();
+        engine.ctx.store.fill(full);
+    }
+
     /// Loses a part of the data directory.
     pub(crate) fn lose(&self, path: &str) {
         let path = self.dir.join(path);

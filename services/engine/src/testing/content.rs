@@ -61,6 +61,12 @@ impl FakeContent {
         self.change(|state| state.held.extend(release.bytes.keys()));
     }
 
+    /// Staging these large files does not end until they are let go.
+    pub(crate) fn hold_objects(&self, release: &Release) {
+        let objects = release.desired.objects.iter();
+        self.change(|state| state.held.extend(objects.map(|object| object.digest)));
+    }
+
     pub(crate) fn let_go(&self) {
         self.change(|state| state.held.clear());
     }

@@ -1,6 +1,7 @@
 //! A machine whose programs do what a test says of their version, and a runtime over it that can be remade.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -15,6 +16,7 @@ use futures_util::stream::BoxStream;
 use tokio::sync::watch;
 
 use crate::ports::{Runtime, RuntimeError, Usage};
+use crate::users::Users;
 
 /// What the instances of a version do once they are started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -42,6 +44,7 @@ struct Machine {
     log: Vec<String>,
     pids: u32,
     ports: u16,
+    users: BTreeMap<String, Option<u32>>,
     list_fails: bool,
 }
 
@@ -60,6 +63,9 @@ pub(crate) struct FakeRuntime {
     supervised: Arc<Mutex<BTreeSet<WorkloadKey>>>,
     observed: Arc<watch::Sender<Arc<Observed>>>,
     dir: PathBuf,
+    users: Arc<Users>,
+    /// Hands out user ids of this range.
+    own_users: Option<RangeInclusive<u32>>,
 }
 
 impl FakeRuntime {
@@ -69,14 +75,32 @@ impl FakeRuntime {
             supervised: Arc::default(),
             observed: Arc::new(watch::Sender::default()),
             dir,
+            users: Arc::default(),
+            own_users: None,
         }
+    }
+
+    /// Applications run as users of this range.
+    pub(crate) fn with_users(mut self, range: RangeInclusive<u32>) -> Self {
+        self.users = Arc::new(Users::of_range(range.clone()));
+        self.own_users = Some(range);
+        self
+    }
+
+    /// Users of what was started, by application.
+    pub(crate) fn users_of(&self) -> BTreeMap<String, Option<u32>> {
+        self.machine.lock().unwrap().users.clone()
     }
 
     /// The same machine after engine was killed.
     pub(crate) fn reborn(&self) -> Self {
-        Self {
+        let new = Self {
             machine: Arc::clone(&self.machine),
             ..Self::new(self.dir.clone())
+        };
+        match self.own_users.clone() {
+            Some(range) => new.with_users(range),
+            None => new,
         }
     }
 
@@ -269,6 +293,10 @@ impl Runtime for FakeRuntime {
         } else {
             behaviour
         };
+        let user = spec.instances.first().and_then(|instance| instance.user);
+        machine
+            .users
+            .insert(spec.key.app.to_string(), user.map(|user| user.uid));
         let mut processes = machine.present.remove(&spec.key).unwrap_or_default();
         processes.resize(
             spec.instances.len(),
@@ -374,6 +402,10 @@ impl Runtime for FakeRuntime {
     }
 
     fn release_ports(&self, _: &WorkloadKey) {}
+
+    fn users(&self) -> &Users {
+        &self.users
+    }
 
     fn instance_dir(&self, id: &InstanceId) -> PathBuf {
         self.dir.join(id.to_string())

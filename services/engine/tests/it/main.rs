@@ -5,3 +5,4 @@ mod api;
 mod node;
 mod peers;
 mod processes;
+mod users;

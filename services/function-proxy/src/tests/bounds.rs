@@ -304,6 +304,27 @@ async fn what_engine_cannot_start_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn functions_without_an_instance_are_known_and_started() {
+    let world = World::new(&[], |_| ()).await;
+    *world.engine.refuse_start.lock().unwrap() =
+        Some(Status::failed_precondition("it is being fetched"));
+    world.tell(vec![AppEndpoint {
+        instance: String::new(),
+        ready: false,
+        ..endpoint("greet", &["f"], "anonymous")
+    }]);
+    // 404 until the table is there, then what engine says.
+    eventually!(world.post("/greet", "").await.status() != 404);
+    let (status, _, message) = world.post("/greet", "").await.error();
+    assert_eq!(status, 503);
+    assert!(message.contains("it is being fetched"), "{message}");
+    assert_eq!(
+        world.engine.started.lock().unwrap().first().unwrap(),
+        "greet"
+    );
+}
+
+#[tokio::test]
 async fn many_callers_at_once_each_get_their_own_answer() {
     let world = World::greet().await;
     let _one = world.runtime("greet", 3).await.echo();

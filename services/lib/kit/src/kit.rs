@@ -92,8 +92,17 @@ impl Kit {
     /// # Errors
     /// When it cannot be made.
     pub fn state_dir(&self) -> io::Result<PathBuf> {
+        self.state_dir_with(0o700)
+    }
+
+    /// The same with another mode: a service whose programs run as other users lets these pass (0711), and closes what
+    /// lies in it one by one.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn state_dir_with(&self, mode: u32) -> io::Result<PathBuf> {
         let path = self.0.data_dir.join(&self.0.name);
-        fsio::create_dir_private(&path)?;
+        fsio::create_dir_mode(&path, mode)?;
         Ok(path)
     }
 

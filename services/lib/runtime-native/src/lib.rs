@@ -40,7 +40,7 @@ pub use config::NativeConfig;
 pub use erase::{EraseError, Remains, erase, remains};
 pub use exec::{ExecError, ExecSession};
 pub use logs::LogStream;
-pub use materialise::PrepareError;
+pub use materialise::{PrepareError, put_instance_file};
 pub use ports::{PortPool, PortsExhausted, UidPool, UidsExhausted};
 pub use recover::recover;
 pub use runtime::{NativeRuntime, OpenError, RestartError, RunError, StopError};

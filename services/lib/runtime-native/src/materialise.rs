@@ -133,6 +133,22 @@ pub(crate) fn materialise(
     Ok(warnings)
 }
 
+/// Puts one file into the directory of an instance, also while it runs; the directory is made when it was lost. Nothing
+/// is written when the file is as it should be. Blocks.
+///
+/// # Errors
+/// When it cannot be written, or its path leads out of the directory.
+pub fn put_instance_file(
+    dir: &Path,
+    file: &FileSpec,
+    user: Option<RunAs>,
+) -> Result<(), PrepareError> {
+    let mode = if user.is_some() { 0o700 } else { 0o755 };
+    let instance = Dir::create(dir, mode, user).map_err(at("make", dir))?;
+    let place = relative(|| format!("file {}", file.path), &file.path)?;
+    put_file(&instance, &place, file, 0o600, &dir.join(&place))
+}
+
 /// Where each volume goes, outer ones first.
 struct Places<'a>(Vec<(PathBuf, &'a Mount)>);
 
@@ -228,6 +244,10 @@ fn put_host_path(
     };
     if !path.exists() {
         fs::create_dir_all(&path).map_err(at("make the host path", &path))?;
+        // It is there for this application, which could not write to a directory of ours.
+        instance
+            .own_new(&path)
+            .map_err(at("hand over the host path", &path))?;
     }
     let (parent, name) = instance.parent_of(place).map_err(at("make", target))?;
     parent.put_symlink(name, &path).map_err(at("link", target))

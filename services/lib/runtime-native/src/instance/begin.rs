@@ -230,7 +230,16 @@ impl Instance {
             self.warn(warning.kind, warning.message);
         }
         let log = self.shared.paths.log(&self.id);
-        self.shared.logs.add(&log).map_err(|error| {
+        let added = self
+            .shared
+            .logs
+            .add(&log)
+            .and_then(|()| match self.spec.user {
+                // Programs open `/dev/stdout` anew, which is this file.
+                Some(user) => std::os::unix::fs::chown(&log, Some(user.uid), Some(user.gid)),
+                None => Ok(()),
+            });
+        added.map_err(|error| {
             failed(
                 Reason::PrepareFailed,
                 format!("cannot write its log {}: {error}", log.display()),

@@ -57,6 +57,20 @@ impl Dir {
         Ok(())
     }
 
+    /// Gives a directory outside that was just made to the same user. What holds anything, or is not ours, is another
+    /// directory that was put there meanwhile.
+    pub(super) fn own_new(&self, path: &Path) -> io::Result<()> {
+        if self.user.is_none() {
+            return Ok(());
+        }
+        let made = Self::open(path, self.user)?;
+        let ours = rustix::fs::fstat(&made.fd)?.st_uid == rustix::process::geteuid().as_raw();
+        if ours && fs::read_dir(path)?.next().is_none() {
+            made.own_self()?;
+        }
+        Ok(())
+    }
+
     fn own(&self, name: &OsStr) -> io::Result<()> {
         if let Some(RunAs { uid, gid }) = self.user {
             chownat(

@@ -1,0 +1,40 @@
+//! Which user a service runs as.
+
+use super::*;
+
+#[test]
+fn an_application_runs_as_its_user_unless_it_asks_for_all_rights() {
+    let mut case = case();
+    case.user = Some(RunAs {
+        uid: 70_001,
+        gid: 70_001,
+    });
+    let plain = case.one(app(json!({"name": "web", "command": ["run"]})));
+    assert_eq!(plain.user, case.user);
+    assert_eq!(plain.env["HOME"], "/d/engine/run/baetyl-edge/shop/7/web/1");
+    let home = json!([{"name": "HOME", "value": "/h"}]);
+    let own = case.one(app(json!({"name": "web", "command": ["run"], "env": home})));
+    assert_eq!(own.env["HOME"], "/h");
+    let all = json!({"name": "web", "command": ["run"], "security": {"privileged": true}});
+    let privileged = case.one(app(all));
+    assert_eq!(privileged.user, None);
+    assert!(!privileged.env.contains_key("HOME"));
+}
+
+#[test]
+fn functions_keep_the_user_of_engine_when_nobody_else_can_start_their_runtime() {
+    let mut case = case();
+    case.user = Some(RunAs {
+        uid: 70_001,
+        gid: 70_001,
+    });
+    let function = || {
+        let service = json!({"name": "fn1", "functionConfig": {"name": "code", "runtime": "python3"},
+            "functions": [{"name": "hello", "handler": "index.hello"}]});
+        let body = json!({"type": "function", "mode": "native", "services": [service]});
+        release("greet", "1", body).configuration("code", json!({"index.py": ""}))
+    };
+    assert_eq!(case.one(function()).user, case.user);
+    case.place.private_runtimes.insert("python3".to_owned());
+    assert_eq!(case.one(function()).user, None);
+}
