@@ -13,7 +13,7 @@ use baetyl_kit::backoff::Backoff;
 use baetyl_model::desire::{DesiredApp, Release};
 use baetyl_model::name::{AppName, Generation, Version};
 use baetyl_model::rollup::Restarts;
-use baetyl_model::update::{Effect, Event, State, Update};
+use baetyl_model::update::{Effect, Event, Update};
 use baetyl_runtime_native::{Observed, WorkloadKey};
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -28,6 +28,7 @@ use crate::shape::Shape;
 use crate::stage::{self, Staged, Staging};
 use crate::store::{AppRecord, StoredRelease};
 
+mod durable;
 mod running;
 mod settled;
 #[cfg(test)]
@@ -108,6 +109,8 @@ pub(crate) struct App<P: Ports> {
     told_seen: watch::Receiver<Staging>,
     began: Instant,
     last_event: Instant,
+    /// When this program saw the update enter its state.
+    entered: Option<Instant>,
     /// What is not on disk yet is not acted upon.
     unsaved: bool,
     effects: VecDeque<Effect>,
@@ -166,6 +169,7 @@ impl<P: Ports> App<P> {
             told_seen,
             began: Instant::now(),
             last_event: Instant::now(),
+            entered: None,
             unsaved: false,
             effects: VecDeque::new(),
             queue: VecDeque::new(),
@@ -278,53 +282,10 @@ impl<P: Ports> App<P> {
             let now = self.began.elapsed();
             let (next, effects) = self.record.update.clone().next(event, now);
             self.last_event = Instant::now();
-            self.unsaved |= differs_on_disk(&self.record.update, &next);
-            self.record.update = next;
+            self.advance(next);
             self.effects.extend(effects);
             self.commit().await;
         }
-    }
-
-    /// Makes the state durable, then does what is to be done.
-    async fn commit(&mut self) {
-        if self.unsaved {
-            self.record.prune();
-            self.ctx
-                .registry
-                .set(self.record.update.app(), self.record.digests());
-            if let Err(error) = self.ctx.store.persist_app(&self.record).await {
-                self.try_again(Retry::Save, &baetyl_kit::error::chain(&error));
-                return self.go_back_unsaved().await;
-            }
-            self.saved();
-        }
-        while let Some(effect) = self.effects.pop_front() {
-            match effect {
-                Effect::Stage { release, after } => self.begin_staging(release, after),
-                Effect::Run { release } => self.begin_run(release).await,
-                Effect::Ended { phase } => self.ended(phase).await,
-            }
-        }
-    }
-
-    /// The last good release does not wait for the disk: what runs now has failed, and perhaps nothing runs. Killed
-    /// before the state is written, engine tries the release that failed once more and goes back again.
-    async fn go_back_unsaved(&mut self) {
-        if self.record.update.state() != (State::Applying { back: true }) {
-            return;
-        }
-        let good = self.record.update.good().cloned();
-        let back = |effect: &Effect| matches!(effect, Effect::Run { release } if Some(release) == good.as_ref());
-        if let Some(at) = self.effects.iter().position(back)
-            && let Some(Effect::Run { release }) = self.effects.remove(at)
-        {
-            self.begin_run(release).await;
-        }
-    }
-
-    fn saved(&mut self) {
-        self.unsaved = false;
-        self.calm(Retry::Save);
     }
 
     fn begin_staging(&mut self, release: Release, after: Duration) {
@@ -460,25 +421,6 @@ impl<P: Ports> App<P> {
             trouble: self.trouble.clone(),
         });
     }
-}
-
-/// Whether two states differ in more than time. Attempts to stage and their reasons are not worth a write to flash.
-fn differs_on_disk(old: &Update, new: &Update) -> bool {
-    let state = |update: &Update| match update.state() {
-        State::Staging { .. } => State::Staging { attempts: 0 },
-        state => state,
-    };
-    let failure = |update: &Update| match update.state() {
-        State::Staging { .. } => None,
-        _ => update.failure().cloned(),
-    };
-    state(old) != state(new)
-        || old.target() != new.target()
-        || old.running() != new.running()
-        || old.good() != new.good()
-        || failure(old) != failure(new)
-        || old.failures() != new.failures()
-        || old.resumes() != new.resumes()
 }
 
 /// What is in a slot, once it is done; never when there is nothing in it.

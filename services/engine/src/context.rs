@@ -5,9 +5,11 @@ use baetyl_kit::tasks::Tasks;
 use tokio::sync::watch;
 
 use crate::board::Board;
+use crate::certificates::Authority;
 use crate::config::Config;
 use crate::events::Events;
 use crate::housekeeping::Housekeeping;
+use crate::meters::Meters;
 use crate::objects::Objects;
 use crate::ports::Ports;
 use crate::registry::Registry;
@@ -24,6 +26,8 @@ pub(crate) struct Context<P: Ports> {
     pub(crate) objects: Objects,
     pub(crate) registry: Registry,
     pub(crate) tokens: TokenIssuer,
+    pub(crate) certificates: Authority,
+    pub(crate) meters: Meters,
     pub(crate) place: Place,
     pub(crate) runtime: P::Runtime,
     pub(crate) content: P::Content,

@@ -26,6 +26,7 @@ mod app;
 pub mod archive;
 mod board;
 pub mod bodies;
+pub mod certificates;
 mod config;
 mod content;
 mod context;
@@ -33,6 +34,7 @@ mod desire;
 mod events;
 mod housekeeping;
 mod instances;
+mod meters;
 mod native;
 pub mod objects;
 pub mod ports;
@@ -51,10 +53,12 @@ pub mod users;
 pub use config::{Config, RuntimeCommand};
 
 use crate::board::Board;
+use crate::certificates::{Authority, CertificateError};
 use crate::context::Context;
 use crate::desire::{Apps, Beginning, Reconciler};
 use crate::events::Events;
 use crate::housekeeping::Housekeeping;
+use crate::meters::Meters;
 use crate::objects::Objects;
 use crate::ports::{CloudEvent, Ports, Runtime};
 use crate::registry::Registry;
@@ -74,6 +78,9 @@ pub enum Error {
     /// The key of application tokens.
     #[error("the key of application tokens cannot be used")]
     Key(#[from] CryptoError),
+    /// The authority of this node.
+    #[error(transparent)]
+    Certificates(#[from] CertificateError),
     /// The runtime.
     #[error("the runtime cannot be opened")]
     Runtime(#[source] baetyl_kit::error::BoxError),
@@ -236,6 +243,8 @@ async fn open<P: Ports>(
         objects: files.objects,
         registry: Registry::default(),
         tokens: files.tokens,
+        certificates: files.certificates,
+        meters: Meters::new(kit.metrics()),
         runtime: joined.runtime,
         content: joined.content,
         shadow: joined.shadow,
@@ -259,6 +268,7 @@ struct Files {
     store: Store,
     objects: Objects,
     tokens: TokenIssuer,
+    certificates: Authority,
     records: Vec<store::AppRecord>,
     accepted: Option<store::Accepted>,
 }
@@ -285,6 +295,7 @@ fn open_files(dir: &Path, max_unpacked: u64) -> Result<Files, Error> {
         accepted: store.accepted()?,
         objects: Objects::open(dir.join("objects"), max_unpacked)?,
         tokens: TokenIssuer::open(&dir.join("app.key"))?,
+        certificates: Authority::open(&dir.join("ca.pem"))?,
         store,
     })
 }

@@ -44,6 +44,8 @@ pub(crate) async fn report<P: Ports>(
     let mut retry = false;
     loop {
         let status = roller.roll(&ctx);
+        ctx.meters
+            .apps(status.apps.values().filter_map(|app| app.phase));
         if told.as_ref() != Some(&status) {
             match tell(&ctx, &status, told.is_none()).await {
                 Ok(()) => {

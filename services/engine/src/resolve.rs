@@ -16,6 +16,7 @@ use baetyl_runtime_native::{InstanceId, WorkloadKey, WorkloadKind, WorkloadSpec}
 use jiff::Timestamp;
 
 use crate::bodies::Bodies;
+use crate::certificates::Certificates;
 use crate::objects::Objects;
 use crate::shape::Shape;
 use crate::token::TokenIssuer;
@@ -190,6 +191,8 @@ pub struct Request<'a> {
     pub taken_at: Timestamp,
     /// User the application runs as.
     pub user: Option<RunAs>,
+    /// Certificates by service.
+    pub certificates: &'a BTreeMap<String, Certificates>,
 }
 
 /// Hands out ports: instance and how many.
@@ -252,9 +255,9 @@ pub fn resolve(
         resolved.shape.instances,
     );
     for service in &app.services {
-        resolved
-            .services
-            .push(workload(request, service, kind, count, ports)?);
+        let mut workload = workload(request, service, kind, count, ports)?;
+        mounts::add_certificates(request, service, &mut workload);
+        resolved.services.push(workload);
     }
     Ok(resolved)
 }

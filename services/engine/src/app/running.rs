@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use baetyl_model::Digest;
 use baetyl_model::desire::Release;
+use baetyl_model::name::ServiceName;
 use baetyl_model::rollup;
 use baetyl_model::update::{Event, Health, State};
 use baetyl_runtime_native::{WorkloadKey, WorkloadSpec};
@@ -13,6 +14,7 @@ use baetyl_runtime_native::{WorkloadKey, WorkloadSpec};
 use super::{App, Retry};
 use crate::act::{self, Acted, StartPlan};
 use crate::bodies::Bodies;
+use crate::certificates::Certificates;
 use crate::instances;
 use crate::ports::{ContentError, Ports, Runtime as _};
 use crate::resolve::{self, Request, Resolved, namespace_of};
@@ -210,6 +212,7 @@ impl<P: Ports> App<P> {
         let user = user.map_err(|error| Unstartable::Refused(error.to_string()))?;
         // Kept while it is not used: the files belong to it.
         self.record.user = user.map(|user| user.uid).or(self.record.user);
+        let certificates = self.certificates(stored, &bodies)?;
         let ports = &mut self.record.ports;
         let request = Request {
             release: &stored.desired,
@@ -220,6 +223,7 @@ impl<P: Ports> App<P> {
             tokens: &ctx.tokens,
             taken_at: stored.taken_at,
             user,
+            certificates: &certificates,
         };
         let resolved = resolve::resolve(&request, &mut |id, count| {
             let previous = ports.get(&id.to_string()).cloned().unwrap_or_default();
@@ -233,6 +237,26 @@ impl<P: Ports> App<P> {
         self.shapes
             .insert(stored.desired.app.version.clone(), resolved.shape.clone());
         Ok(resolved)
+    }
+
+    fn certificates(
+        &self,
+        stored: &StoredRelease,
+        bodies: &Bodies,
+    ) -> Result<BTreeMap<String, Certificates>, Unstartable> {
+        let namespace = namespace_of(stored.desired.system);
+        let mut certificates = BTreeMap::new();
+        for service in &bodies.app.services {
+            // A name that is none is refused with all else.
+            let Ok(name) = ServiceName::new(service.name.as_str()) else {
+                continue;
+            };
+            let given = self.ctx.certificates.issue(self.name(), &namespace, &name);
+            let given =
+                given.map_err(|error| Unstartable::Refused(baetyl_kit::error::chain(&error)))?;
+            certificates.insert(service.name.clone(), given);
+        }
+        Ok(certificates)
     }
 
     /// What others are told of a version (its functions) follows from the application alone, also while the rest of its
@@ -336,6 +360,7 @@ impl<P: Ports> App<P> {
         for (_, seen) in instances::of(&observed, &keys) {
             exits += u64::from(seen.restarts);
         }
+        self.ctx.meters.restarts.add(exits.saturating_sub(before));
         self.exits = exits;
         let health = instances::health(shape.for_rollup(), &observed, &keys, &self.before);
         if exits > before && health == Health::Ready {

@@ -14,6 +14,11 @@ impl<P: Ports> App<P> {
     /// Tells it and clears away what is no longer needed.
     pub(super) async fn ended(&mut self, phase: Phase) {
         self.staging = None;
+        match phase {
+            Phase::RolledBack => self.ctx.meters.rollbacks.inc(),
+            Phase::Failed => self.ctx.meters.failures.inc(),
+            _ => {}
+        }
         self.tell_end(phase);
         self.begin_clearing().await;
         self.ctx.housekeeping.sweep();

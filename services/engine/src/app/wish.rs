@@ -93,6 +93,7 @@ impl<P: Ports> App<P> {
         }
         tracing::info!(event = "desire.applied", app = %self.name(), "the application was removed");
         self.ctx.runtime.users().release(self.name());
+        self.ctx.certificates.forget(self.name());
         let update = Update::new(self.name().clone(), self.ctx.config.update.limits());
         self.record = AppRecord::new(update);
         self.lost.clear();

@@ -97,3 +97,23 @@ async fn figures_of_instances_travel_on_their_own_period() {
     );
     assert!(stats.time.is_some());
 }
+
+#[tokio::test]
+async fn applications_restarts_and_roll_backs_are_counted() {
+    let bench = Bench::started().await;
+    bench.desire(1, &[&app("shop", "1"), &app("till", "1")]);
+    bench.until("shop", "Healthy 1").await;
+    bench.until("till", "Healthy 1").await;
+    bench.runtime.behave("2", Behaviour::Crash);
+    bench.desire(2, &[&app("shop", "2"), &app("till", "1")]);
+    bench.until("shop", "RolledBack 1").await;
+    let (kit, _) = bench.engine.as_ref().unwrap();
+    let has = |line: &str| kit.metrics().render().lines().any(|found| found == line);
+    eventually!(has(r#"baetyl_engine_apps{phase="Healthy"} 1"#));
+    eventually!(has(r#"baetyl_engine_apps{phase="RolledBack"} 1"#));
+    assert!(has("baetyl_engine_rollbacks_total 1"));
+    assert!(!has("baetyl_engine_instance_restarts_total 0"));
+    assert!(has(
+        r#"baetyl_engine_update_phase_seconds_count{phase="Staging"} 3"#
+    ));
+}

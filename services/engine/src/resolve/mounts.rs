@@ -6,7 +6,8 @@ use baetyl_model::desire::Unpack;
 use baetyl_model::resource::{Service, VolumeSource, path};
 use baetyl_runtime_native::spec::{Content, FileSpec, Mount, MountSource};
 
-use super::{Request, ResolveError};
+use super::{Request, ResolveError, WorkloadSpec};
+use crate::certificates::CERTIFICATES;
 
 /// The one variable of Baetyl v2 that host paths may contain; the cloud sends it literally.
 const LIB_VARIABLES: [&str; 2] = ["{{.BAETYL_HOST_PATH_LIB}}", "{{ .BAETYL_HOST_PATH_LIB }}"];
@@ -117,6 +118,43 @@ pub(super) fn config_mount(
         sub_path: sub_path.to_owned(),
         source: MountSource::Config(files),
     })
+}
+
+/// Certificates where programs of Baetyl v2 look for them, unless the author has something of his own there.
+pub(super) fn add_certificates(
+    request: &Request<'_>,
+    service: &Service,
+    workload: &mut WorkloadSpec,
+) {
+    let Some(given) = request.certificates.get(&service.name) else {
+        return;
+    };
+    let own = Path::new(CERTIFICATES);
+    let taken = service.volume_mounts.iter().any(|mount| {
+        let other = Path::new(mount.mount_path.trim_start_matches('/'));
+        own.starts_with(other) || other.starts_with(own)
+    });
+    if taken {
+        return;
+    }
+    let file = |name: &str, content: &bytes::Bytes| FileSpec {
+        path: name.to_owned(),
+        content: Content::Bytes(content.clone()),
+        mode: None,
+    };
+    let mount = Mount {
+        name: "certificates of the node".to_owned(),
+        path: format!("/{CERTIFICATES}"),
+        sub_path: String::new(),
+        source: MountSource::Secret(vec![
+            file("ca.pem", &given.ca),
+            file("crt.pem", &given.certificate),
+            file("key.pem", &given.key),
+        ]),
+    };
+    for instance in &mut workload.instances {
+        instance.mounts.push(mount.clone());
+    }
 }
 
 fn secret(request: &Request<'_>, volume: &str, name: &str) -> Result<MountSource, ResolveError> {

@@ -16,6 +16,7 @@ struct Case {
     place: Place,
     node: NodeIdentity,
     user: Option<RunAs>,
+    certificates: BTreeMap<String, Certificates>,
     _dir: tempfile::TempDir,
 }
 
@@ -40,6 +41,7 @@ fn case() -> Case {
             name: "edge-1".to_owned(),
         },
         user: None,
+        certificates: BTreeMap::new(),
         _dir: dir,
     }
 }
@@ -56,6 +58,7 @@ impl Case {
             tokens: &self.tokens,
             taken_at: Timestamp::UNIX_EPOCH,
             user: self.user,
+            certificates: &self.certificates,
         };
         let mut next = 50200;
         resolve(&request, &mut |_, count| {

@@ -334,3 +334,25 @@ async fn without_a_desire_what_runs_without_records_is_reported_and_left_alone()
     node.desire(2, &[]);
     eventually!(node.pids().is_empty() && node.status("shop").is_none());
 }
+
+#[tokio::test]
+async fn an_application_has_certificates_of_the_node_that_no_restart_of_engine_takes_away() {
+    let mut node = Node::started().await;
+    node.desire(1, &[&App::script("shop", "1", SERVE, json!({}))]);
+    node.until("shop", "Healthy 1").await;
+    let certificates = node
+        .instance("shop", "1")
+        .join("var/lib/baetyl/system/certs");
+    let read = |file: &str| std::fs::read_to_string(certificates.join(file)).unwrap();
+    let metadata = std::fs::metadata(certificates.join("key.pem")).unwrap();
+    assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+    let (ca, certificate, pid) = (read("ca.pem"), read("crt.pem"), node.pid("shop"));
+    assert!(read("key.pem").starts_with("-----BEGIN PRIVATE KEY-----"));
+    node.kill().await;
+    node.start().await;
+    node.until("shop", "Healthy 1").await;
+    assert_eq!((node.pid("shop"), read("crt.pem")), (pid, certificate));
+    node.kill_apps();
+    eventually!(node.pid("shop") != pid && node.pid("shop") != 0);
+    assert_eq!(read("ca.pem"), ca, "the authority is the same");
+}

@@ -40,11 +40,16 @@ async fn node() -> Option<Node> {
         eprintln!("skipped: needs root");
         return None;
     }
+    Some(node_in(0o711).await)
+}
+
+/// A node whose data directory has this mode.
+async fn node_in(mode: u32) -> Node {
     let mut node = Node::new().await;
-    let open = std::fs::Permissions::from_mode(0o711);
-    std::fs::set_permissions(node.dir.path(), open).unwrap();
+    let mode = std::fs::Permissions::from_mode(mode);
+    std::fs::set_permissions(node.dir.path(), mode).unwrap();
     node.start().await;
-    Some(node)
+    node
 }
 
 fn owner(path: &Path) -> u32 {
@@ -107,7 +112,7 @@ async fn in_a_private_directory_applications_run_as_the_user_of_engine_and_that_
         eprintln!("skipped: needs root");
         return;
     }
-    let node = Node::started().await;
+    let node = node_in(0o700).await;
     node.desire(1, &[&app("shop", "1", json!({}))]);
     node.until("shop", "Healthy 1").await;
     eventually!(node.read("shop", "1", "scratch/seen").starts_with("0\n"));
