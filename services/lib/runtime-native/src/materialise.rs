@@ -293,10 +293,18 @@ const SECRET_DEPTH: usize = 5;
 
 /// What is above the directories of the runtime is not ours to open.
 fn check_the_way(run_dir: &Path, user: RunAs) -> Result<(), PrepareError> {
+    match closed_above(run_dir, user) {
+        Some(dir) => Err(PrepareError::Closed { uid: user.uid, dir }),
+        None => Ok(()),
+    }
+}
+
+/// The nearest directory above a place that the user cannot pass.
+fn closed_above(place: &Path, user: RunAs) -> Option<PathBuf> {
     use std::os::unix::fs::MetadataExt;
-    for dir in run_dir.ancestors().skip(1) {
+    let is_closed = |dir: &&Path| {
         let Ok(metadata) = fs::metadata(dir) else {
-            continue;
+            return false;
         };
         let (owner, group) = (metadata.uid() == user.uid, metadata.gid() == user.gid);
         let bit = if owner {
@@ -306,14 +314,10 @@ fn check_the_way(run_dir: &Path, user: RunAs) -> Result<(), PrepareError> {
         } else {
             0o001
         };
-        if metadata.mode() & bit == 0 {
-            return Err(PrepareError::Closed {
-                uid: user.uid,
-                dir: dir.to_owned(),
-            });
-        }
-    }
-    Ok(())
+        metadata.mode() & bit == 0
+    };
+    let mut above = place.ancestors().skip(1);
+    above.find(is_closed).map(Path::to_owned)
 }
 
 /// Lets another user pass (not list) the directories between `root` and `leaf`.

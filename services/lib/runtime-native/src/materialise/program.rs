@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::closed_above;
 use super::dir::Dir;
 use crate::spec::{InstanceSpec, MountSource, PROGRAM_FILE, PROGRAM_MOUNT, Program, RunAs};
 use crate::status::Reason;
@@ -55,7 +56,9 @@ pub(crate) fn resolve(
     let mount = instance_dir.join(PROGRAM_MOUNT.trim_start_matches('/'));
     let (program, mut args) = match &spec.program {
         Program::Package => from_package(&mount)?,
-        Program::Command(words) => from_command(words, instance_dir, &mount, path_variable)?,
+        Program::Command(words) => {
+            from_command(words, instance_dir, &mount, path_variable, spec.user)?
+        }
     };
     args.extend(spec.args.iter().map(OsString::from));
     if program.starts_with(&mount) && is_ours(spec) {
@@ -124,6 +127,7 @@ fn from_command(
     instance_dir: &Path,
     mount: &Path,
     path_variable: &str,
+    user: Option<RunAs>,
 ) -> Result<(PathBuf, Vec<OsString>), EntryError> {
     let [program, args @ ..] = words else {
         return Err(error(Reason::EntryMissing, "the command is empty"));
@@ -143,11 +147,13 @@ fn from_command(
     } else {
         places.extend([mount.to_owned(), instance_dir.to_owned()]);
     }
-    match places
-        .iter()
-        .map(|dir| dir.join(program))
-        .find(|path| path.is_file())
-    {
+    let found = || {
+        let paths = places.iter().map(|dir| dir.join(program));
+        paths.filter(|path| path.is_file())
+    };
+    // As the kernel does: what lies where the user cannot come is passed over, unless it is the only one.
+    let reached = |path: &PathBuf| user.is_none_or(|user| closed_above(path, user).is_none());
+    match found().find(reached).or_else(|| found().next()) {
         Some(path) => Ok((path, args)),
         None => {
             let places: Vec<String> = places

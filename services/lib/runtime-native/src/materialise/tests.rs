@@ -439,3 +439,35 @@ fn a_file_in_the_way_is_an_error_that_names_the_place() {
         "{error}"
     );
 }
+
+#[test]
+fn a_program_is_looked_up_where_the_user_can_come() {
+    let root = tempfile::tempdir_in("/tmp").unwrap();
+    let set = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    set(root.path(), 0o755);
+    for (name, mode) in [("closed", 0o700), ("open", 0o755)] {
+        let dir = root.path().join(name);
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join("tool"), "#!/bin/sh\n").unwrap();
+        set(&dir.join("tool"), 0o755);
+        set(&dir, mode);
+    }
+    let (closed, open) = (root.path().join("closed"), root.path().join("open"));
+    let path = format!("{}:{}", closed.display(), open.display());
+    let found = |user| {
+        let spec = InstanceSpec {
+            program: Program::Command(vec!["tool".to_owned()]),
+            user,
+            ..InstanceSpec::default()
+        };
+        resolve(root.path(), &spec, &path).unwrap().program
+    };
+    let somebody = RunAs {
+        uid: 61_234,
+        gid: 61_234,
+    };
+    assert_eq!(found(None), closed.join("tool"));
+    assert_eq!(found(Some(somebody)), open.join("tool"));
+}
