@@ -59,6 +59,7 @@ pub mod faas {
 pub mod callers;
 pub mod convert;
 pub mod digest;
+pub mod reasons;
 pub mod sign;
 pub mod token;
 

@@ -27,6 +27,7 @@ pub mod activate_request {
         Batch(super::BatchProof),
     }
 }
+/// Proof of a machine that belongs to a batch.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BatchProof {
     #[prost(string, tag = "1")]
@@ -72,6 +73,7 @@ pub mod activation_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
+    /// For nodes that have no identity yet.
     #[derive(Debug, Clone)]
     pub struct ActivationServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -196,6 +198,7 @@ pub mod activation_service_server {
             tonic::Status,
         >;
     }
+    /// For nodes that have no identity yet.
     #[derive(Debug)]
     pub struct ActivationServiceServer<T> {
         inner: Arc<T>,

@@ -37,8 +37,12 @@ pub struct RestartAppRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RestartAppResponse {}
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct WatchEndpointsRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchEndpointsRequest {
+    /// Token of the last message the caller has; empty = from the beginning. Of another start of the service: OUT_OF_RANGE.
+    #[prost(string, tag = "1")]
+    pub resume_token: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WatchEndpointsResponse {
     #[prost(message, repeated, tag = "1")]
@@ -46,7 +50,11 @@ pub struct WatchEndpointsResponse {
     /// Raw ed25519 public key that application tokens are verified with.
     #[prost(bytes = "bytes", tag = "2")]
     pub app_key: ::prost::bytes::Bytes,
+    /// Names this state; see WatchEndpointsRequest.
+    #[prost(string, tag = "3")]
+    pub resume_token: ::prost::alloc::string::String,
 }
+/// One port of one instance, or one instance of a function service.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Endpoint {
     #[prost(string, tag = "1")]
@@ -69,6 +77,7 @@ pub struct Endpoint {
     #[prost(string, tag = "8")]
     pub access: ::prost::alloc::string::String,
 }
+/// One function of a function service.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FunctionInfo {
     #[prost(string, tag = "1")]
@@ -95,6 +104,10 @@ pub struct WatchLogsRequest {
     pub tail_lines: u32,
     #[prost(bool, tag = "4")]
     pub follow: bool,
+    /// Token of the last message the caller has: goes on after it, and `tail_lines` says nothing then. OUT_OF_RANGE when the
+    /// logs were rotated beyond it or engine was started anew. Empty = begin with the last lines.
+    #[prost(string, tag = "5")]
+    pub resume_token: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchLogsResponse {
@@ -104,6 +117,9 @@ pub struct WatchLogsResponse {
     pub data: ::prost::bytes::Bytes,
     #[prost(message, optional, tag = "3")]
     pub time: ::core::option::Option<::prost_types::Timestamp>,
+    /// The position after this message, in the logs of all instances of the stream; see WatchLogsRequest.
+    #[prost(string, tag = "4")]
+    pub resume_token: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DescribeRequest {
@@ -126,6 +142,7 @@ pub mod engine_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
+    /// For sync (on behalf of the cloud), for the function proxy, and for people on the machine.
     #[derive(Debug, Clone)]
     pub struct EngineServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -195,6 +212,7 @@ pub mod engine_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
+        /// Applications that are desired, and how they do; sorted by name.
         pub async fn list_apps(
             &mut self,
             request: impl tonic::IntoRequest<super::ListAppsRequest>,
@@ -219,6 +237,7 @@ pub mod engine_service_client {
                 .insert(GrpcMethod::new("baetyl.engine.v1.EngineService", "ListApps"));
             self.inner.unary(req, path, codec).await
         }
+        /// One application and where its update stands. NOT_FOUND when it is not desired.
         pub async fn get_app(
             &mut self,
             request: impl tonic::IntoRequest<super::GetAppRequest>,
@@ -384,6 +403,7 @@ pub mod engine_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with EngineServiceServer.
     #[async_trait]
     pub trait EngineService: std::marker::Send + std::marker::Sync + 'static {
+        /// Applications that are desired, and how they do; sorted by name.
         async fn list_apps(
             &self,
             request: tonic::Request<super::ListAppsRequest>,
@@ -391,6 +411,7 @@ pub mod engine_service_server {
             tonic::Response<super::ListAppsResponse>,
             tonic::Status,
         >;
+        /// One application and where its update stands. NOT_FOUND when it is not desired.
         async fn get_app(
             &self,
             request: tonic::Request<super::GetAppRequest>,
@@ -445,6 +466,7 @@ pub mod engine_service_server {
             tonic::Status,
         >;
     }
+    /// For sync (on behalf of the cloud), for the function proxy, and for people on the machine.
     #[derive(Debug)]
     pub struct EngineServiceServer<T> {
         inner: Arc<T>,

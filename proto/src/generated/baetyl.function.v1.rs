@@ -20,6 +20,7 @@ pub mod register_request {
         Heartbeat(super::Heartbeat),
     }
 }
+/// Who a runtime is and what it runs.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Registration {
     /// Protocol numbers the runtime speaks; this contract is 1.
@@ -45,7 +46,11 @@ pub struct Registration {
     /// Invocations it takes at the same time; 0 only in a later Registration.
     #[prost(uint32, tag = "9")]
     pub concurrency: u32,
+    /// Words; unknown ones are ignored. What is not also among those of Registered is not used.
+    #[prost(string, repeated, tag = "10")]
+    pub features: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+/// One function of a runtime.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FunctionSpec {
     #[prost(string, tag = "1")]
@@ -57,6 +62,7 @@ pub struct FunctionSpec {
     #[prost(uint32, tag = "3")]
     pub timeout_ms: u32,
 }
+/// The answer to an invocation, or the end of its chunks.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Result {
     #[prost(uint64, tag = "1")]
@@ -70,6 +76,7 @@ pub struct Result {
         ::prost::alloc::string::String,
     >,
 }
+/// A part of an answer.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Chunk {
     #[prost(uint64, tag = "1")]
@@ -78,6 +85,7 @@ pub struct Chunk {
     #[prost(bytes = "bytes", tag = "2")]
     pub payload: ::prost::bytes::Bytes,
 }
+/// An invocation that has no answer.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Failure {
     #[prost(uint64, tag = "1")]
@@ -90,6 +98,7 @@ pub struct Failure {
 }
 /// Nested message and enum types in `Failure`.
 pub mod failure {
+    /// What went wrong.
     #[derive(
         Clone,
         Copy,
@@ -147,6 +156,7 @@ pub mod failure {
         }
     }
 }
+/// A sign of life.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Heartbeat {}
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -168,13 +178,19 @@ pub mod register_response {
         Heartbeat(super::Heartbeat),
     }
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+/// The registration was accepted.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Registered {
+    /// The protocol number in use: the highest that both sides speak.
     #[prost(uint32, tag = "1")]
     pub protocol: u32,
     #[prost(uint32, tag = "2")]
     pub heartbeat_period_ms: u32,
+    /// Those of the runtime that the proxy knows, too.
+    #[prost(string, repeated, tag = "3")]
+    pub features: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+/// A call of a function.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Invocation {
     /// Unique on this stream.
@@ -194,6 +210,7 @@ pub struct Invocation {
     #[prost(uint32, tag = "5")]
     pub deadline_ms: u32,
 }
+/// The caller does not wait any more.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Cancel {
     #[prost(uint64, tag = "1")]
@@ -258,6 +275,7 @@ pub struct ListFunctionsResponse {
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
 }
+/// One function and how busy it is.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FunctionEntry {
     #[prost(string, tag = "1")]
@@ -689,6 +707,7 @@ pub mod function_service_client {
                 .insert(GrpcMethod::new("baetyl.function.v1.FunctionService", "Invoke"));
             self.inner.unary(req, path, codec).await
         }
+        /// As Invoke, for results that come in pieces.
         pub async fn invoke_stream(
             &mut self,
             request: impl tonic::IntoRequest<super::InvokeStreamRequest>,
@@ -715,6 +734,7 @@ pub mod function_service_client {
                 );
             self.inner.server_streaming(req, path, codec).await
         }
+        /// All functions on this node, sorted by service and function.
         pub async fn list_functions(
             &mut self,
             request: impl tonic::IntoRequest<super::ListFunctionsRequest>,
@@ -772,6 +792,7 @@ pub mod function_service_server {
             >
             + std::marker::Send
             + 'static;
+        /// As Invoke, for results that come in pieces.
         async fn invoke_stream(
             &self,
             request: tonic::Request<super::InvokeStreamRequest>,
@@ -779,6 +800,7 @@ pub mod function_service_server {
             tonic::Response<Self::InvokeStreamStream>,
             tonic::Status,
         >;
+        /// All functions on this node, sorted by service and function.
         async fn list_functions(
             &self,
             request: tonic::Request<super::ListFunctionsRequest>,

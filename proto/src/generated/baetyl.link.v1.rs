@@ -36,6 +36,7 @@ pub struct StatusEnvelope {
     #[prost(message, optional, tag = "2")]
     pub status: ::core::option::Option<super::super::shadow::v1::NodeStatus>,
 }
+/// Who the node is, what it speaks, and what it holds.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Hello {
     #[prost(message, optional, tag = "1")]
@@ -55,8 +56,10 @@ pub struct Hello {
     #[prost(string, tag = "6")]
     pub certificate_fingerprint: ::prost::alloc::string::String,
 }
+/// A sign of life; the cloud answers with HeartbeatAck.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Heartbeat {}
+/// What became of a desire.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DesireAck {
     #[prost(message, optional, tag = "1")]
@@ -67,6 +70,7 @@ pub struct DesireAck {
     #[prost(string, tag = "3")]
     pub message: ::prost::alloc::string::String,
 }
+/// What became of a command.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CommandResult {
     #[prost(string, tag = "1")]
@@ -108,6 +112,7 @@ pub mod connect_response {
         HeartbeatAck(super::HeartbeatAck),
     }
 }
+/// The cloud took the stream: what is spoken on it, and what the cloud has already.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Welcome {
     /// The protocol number in use.
@@ -135,24 +140,29 @@ pub struct Welcome {
     #[prost(string, tag = "9")]
     pub node_name: ::prost::alloc::string::String,
 }
+/// The status is stored.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatusAck {
     #[prost(string, tag = "1")]
     pub digest: ::prost::alloc::string::String,
 }
+/// Events are stored.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EventAck {
     /// Everything up to and including this sequence is stored.
     #[prost(uint64, tag = "1")]
     pub sequence: u64,
 }
+/// Asks for the signed desire that the node claims to hold.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PresentDesire {}
+/// The node was deleted.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Removed {
     #[prost(string, tag = "1")]
     pub reason: ::prost::alloc::string::String,
 }
+/// The answer to a heartbeat.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HeartbeatAck {
     #[prost(message, optional, tag = "1")]
@@ -248,6 +258,7 @@ pub mod link_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
+    /// For nodes, with their certificate.
     #[derive(Debug, Clone)]
     pub struct LinkServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -522,6 +533,7 @@ pub mod link_service_server {
             request: tonic::Request<tonic::Streaming<super::TunnelRequest>>,
         ) -> std::result::Result<tonic::Response<Self::TunnelStream>, tonic::Status>;
     }
+    /// For nodes, with their certificate.
     #[derive(Debug)]
     pub struct LinkServiceServer<T> {
         inner: Arc<T>,

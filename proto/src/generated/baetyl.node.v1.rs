@@ -12,13 +12,20 @@ pub struct AcceptDesireResponse {
     #[prost(message, optional, tag = "2")]
     pub header: ::core::option::Option<super::super::shadow::v1::DesireHeader>,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct WatchDesireRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchDesireRequest {
+    /// Token of the last message the caller has; empty = from the beginning. Of another start of the service: OUT_OF_RANGE.
+    #[prost(string, tag = "1")]
+    pub resume_token: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WatchDesireResponse {
     /// Absent = no desire known. Never "empty desire".
     #[prost(message, optional, tag = "1")]
     pub desire: ::core::option::Option<super::super::shadow::v1::SignedDesire>,
+    /// Names this state; see WatchDesireRequest.
+    #[prost(string, tag = "2")]
+    pub resume_token: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PutReportRequest {
@@ -29,17 +36,24 @@ pub struct PutReportRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PutReportResponse {}
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct WatchReportRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchReportRequest {
+    /// Token of the last message the caller has; empty = from the beginning. Of another start of the service: OUT_OF_RANGE.
+    #[prost(string, tag = "1")]
+    pub resume_token: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WatchReportResponse {
-    /// Absent = unchanged since the last message of this stream.
+    /// Absent = unchanged since the last message of this stream, or since the one that `resume_token` names.
     #[prost(message, optional, tag = "1")]
     pub status: ::core::option::Option<super::super::shadow::v1::NodeStatus>,
     #[prost(string, tag = "2")]
     pub status_digest: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "3")]
     pub stats: ::core::option::Option<super::super::shadow::v1::NodeStats>,
+    /// Names this state; see WatchReportRequest.
+    #[prost(string, tag = "4")]
+    pub resume_token: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetShadowRequest {}
@@ -93,6 +107,7 @@ pub struct GetPropertiesResponse {
     #[prost(message, optional, tag = "1")]
     pub properties: ::core::option::Option<Properties>,
 }
+/// Both halves of the node's properties.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Properties {
     /// What this node reported.
@@ -102,6 +117,7 @@ pub struct Properties {
     #[prost(message, repeated, tag = "2")]
     pub desire: ::prost::alloc::vec::Vec<super::super::shadow::v1::Property>,
 }
+/// One key to set or to remove.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PropertyChange {
     #[prost(string, tag = "1")]
@@ -121,12 +137,19 @@ pub struct UpdatePropertiesResponse {
     #[prost(message, optional, tag = "1")]
     pub properties: ::core::option::Option<Properties>,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct WatchPropertiesRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchPropertiesRequest {
+    /// Token of the last message the caller has; empty = from the beginning. Of another start of the service: OUT_OF_RANGE.
+    #[prost(string, tag = "1")]
+    pub resume_token: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WatchPropertiesResponse {
     #[prost(message, optional, tag = "1")]
     pub properties: ::core::option::Option<Properties>,
+    /// Names this state; see WatchPropertiesRequest.
+    #[prost(string, tag = "2")]
+    pub resume_token: ::prost::alloc::string::String,
 }
 /// Generated client implementations.
 pub mod node_service_client {
@@ -312,6 +335,7 @@ pub mod node_service_client {
                 .insert(GrpcMethod::new("baetyl.node.v1.NodeService", "WatchReport"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// Both halves of the shadow, once.
         pub async fn get_shadow(
             &mut self,
             request: impl tonic::IntoRequest<super::GetShadowRequest>,
@@ -448,6 +472,7 @@ pub mod node_service_server {
             tonic::Response<Self::WatchReportStream>,
             tonic::Status,
         >;
+        /// Both halves of the shadow, once.
         async fn get_shadow(
             &self,
             request: tonic::Request<super::GetShadowRequest>,
@@ -987,6 +1012,7 @@ pub mod local_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
+        /// Who this node is, its machines and their figures.
         pub async fn get_node_info(
             &mut self,
             request: impl tonic::IntoRequest<super::GetNodeInfoRequest>,
@@ -1011,6 +1037,7 @@ pub mod local_service_client {
                 .insert(GrpcMethod::new("baetyl.node.v1.LocalService", "GetNodeInfo"));
             self.inner.unary(req, path, codec).await
         }
+        /// What was reported and what is wished, once.
         pub async fn get_properties(
             &mut self,
             request: impl tonic::IntoRequest<super::GetPropertiesRequest>,
@@ -1104,6 +1131,7 @@ pub mod local_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with LocalServiceServer.
     #[async_trait]
     pub trait LocalService: std::marker::Send + std::marker::Sync + 'static {
+        /// Who this node is, its machines and their figures.
         async fn get_node_info(
             &self,
             request: tonic::Request<super::GetNodeInfoRequest>,
@@ -1111,6 +1139,7 @@ pub mod local_service_server {
             tonic::Response<super::GetNodeInfoResponse>,
             tonic::Status,
         >;
+        /// What was reported and what is wished, once.
         async fn get_properties(
             &self,
             request: tonic::Request<super::GetPropertiesRequest>,

@@ -40,6 +40,7 @@ pub struct DesiredApp {
     #[prost(bool, tag = "4")]
     pub system: bool,
 }
+/// One key and its value.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Property {
     #[prost(string, tag = "1")]
@@ -47,6 +48,7 @@ pub struct Property {
     #[prost(string, tag = "2")]
     pub value: ::prost::alloc::string::String,
 }
+/// A signature over the payload it travels with.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Signature {
     /// First 16 hex digits of sha256 of the raw public key.
@@ -143,6 +145,7 @@ pub struct NodeInfo {
     #[prost(string, tag = "14")]
     pub host_id: ::prost::alloc::string::String,
 }
+/// One application.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AppStatus {
     #[prost(string, tag = "1")]
@@ -176,6 +179,7 @@ pub struct AppStatus {
     #[prost(bool, tag = "12")]
     pub system: bool,
 }
+/// One instance of a service of an application.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct InstanceStatus {
     /// native: <ns>.<app>.<version>.<service>.<i>; kube: Pod name
@@ -208,6 +212,7 @@ pub struct InstanceStatus {
     #[prost(bool, tag = "13")]
     pub ready: bool,
 }
+/// One port of an instance.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct InstancePort {
     #[prost(string, tag = "1")]
@@ -221,6 +226,7 @@ pub struct InstancePort {
     #[prost(string, tag = "4")]
     pub protocol: ::prost::alloc::string::String,
 }
+/// One container of a Pod (kube mode).
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ContainerStatus {
     #[prost(string, tag = "1")]
@@ -241,6 +247,7 @@ pub struct NodeStats {
     #[prost(message, repeated, tag = "3")]
     pub instances: ::prost::alloc::vec::Vec<InstanceStats>,
 }
+/// Figures of one machine.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct MachineStats {
     #[prost(string, tag = "1")]
@@ -271,6 +278,7 @@ pub struct MachineStats {
     #[prost(uint64, tag = "12")]
     pub uptime_seconds: u64,
 }
+/// Figures of one file system.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DiskStats {
     #[prost(string, tag = "1")]
@@ -281,6 +289,7 @@ pub struct DiskStats {
     #[prost(uint64, tag = "3")]
     pub total: u64,
 }
+/// Totals of all interfaces since boot, without loopback.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NetworkStats {
     #[prost(uint64, tag = "1")]
@@ -292,6 +301,7 @@ pub struct NetworkStats {
     #[prost(uint64, tag = "4")]
     pub packets_received: u64,
 }
+/// Figures of one instance.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct InstanceStats {
     /// Application and instance name.
@@ -329,6 +339,7 @@ pub struct Event {
     #[prost(uint64, tag = "7")]
     pub dropped: u64,
 }
+/// How an application or instance does; the words are Baetyl v2's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum RunStatus {

@@ -64,8 +64,12 @@ pub mod open_object_response {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetLinkStateRequest {}
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct WatchLinkStateRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchLinkStateRequest {
+    /// Token of the last message the caller has; empty = from the beginning. Of another start of the service: OUT_OF_RANGE.
+    #[prost(string, tag = "1")]
+    pub resume_token: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetLinkStateResponse {
     #[prost(message, optional, tag = "1")]
@@ -75,7 +79,11 @@ pub struct GetLinkStateResponse {
 pub struct WatchLinkStateResponse {
     #[prost(message, optional, tag = "1")]
     pub state: ::core::option::Option<LinkState>,
+    /// Names this state; see WatchLinkStateRequest.
+    #[prost(string, tag = "2")]
+    pub resume_token: ::prost::alloc::string::String,
 }
+/// Whether the cloud is reached, and since when.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LinkState {
     #[prost(enumeration = "link_state::Phase", tag = "1")]
@@ -92,6 +100,7 @@ pub struct LinkState {
 }
 /// Nested message and enum types in `LinkState`.
 pub mod link_state {
+    /// Where the link stands.
     #[derive(
         Clone,
         Copy,
@@ -217,6 +226,7 @@ pub mod sync_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
+    /// For the core services.
     #[derive(Debug, Clone)]
     pub struct SyncServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -389,6 +399,7 @@ pub mod sync_service_client {
                 .insert(GrpcMethod::new("baetyl.sync.v1.SyncService", "OpenObject"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// The state of the link, once.
         pub async fn get_link_state(
             &mut self,
             request: impl tonic::IntoRequest<super::GetLinkStateRequest>,
@@ -466,6 +477,7 @@ pub mod sync_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Who this node is, once an identity is installed.
         pub async fn get_identity(
             &mut self,
             request: impl tonic::IntoRequest<super::GetIdentityRequest>,
@@ -568,6 +580,7 @@ pub mod sync_service_server {
             &self,
             request: tonic::Request<super::OpenObjectRequest>,
         ) -> std::result::Result<tonic::Response<Self::OpenObjectStream>, tonic::Status>;
+        /// The state of the link, once.
         async fn get_link_state(
             &self,
             request: tonic::Request<super::GetLinkStateRequest>,
@@ -598,6 +611,7 @@ pub mod sync_service_server {
             tonic::Response<super::InstallIdentityResponse>,
             tonic::Status,
         >;
+        /// Who this node is, once an identity is installed.
         async fn get_identity(
             &self,
             request: tonic::Request<super::GetIdentityRequest>,
@@ -614,6 +628,7 @@ pub mod sync_service_server {
             tonic::Status,
         >;
     }
+    /// For the core services.
     #[derive(Debug)]
     pub struct SyncServiceServer<T> {
         inner: Arc<T>,

@@ -4,12 +4,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use baetyl_kit::resume::Revisions;
 use baetyl_model::report::{AppStatus, RunStatus};
 use baetyl_proto::engine::engine_service_server::EngineService;
 use baetyl_proto::engine::{
-    DescribeRequest, DescribeResponse, EnsureRunningRequest, EnsureRunningResponse, GetAppRequest,
-    GetAppResponse, ListAppsRequest, ListAppsResponse, RestartAppRequest, RestartAppResponse,
-    WatchEndpointsRequest, WatchEndpointsResponse, WatchLogsRequest, WatchLogsResponse,
+    DescribeRequest, DescribeResponse, Endpoint, EnsureRunningRequest, EnsureRunningResponse,
+    GetAppRequest, GetAppResponse, ListAppsRequest, ListAppsResponse, RestartAppRequest,
+    RestartAppResponse, WatchEndpointsRequest, WatchEndpointsResponse, WatchLogsRequest,
+    WatchLogsResponse,
 };
 use futures_util::Stream;
 use tokio::sync::oneshot;
@@ -38,9 +40,23 @@ const MAX_PAGE: usize = 1000;
 const ENSURE_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The service over engine.
-pub(crate) struct Api<P: Ports>(pub(crate) Arc<Engine<P>>);
+pub(crate) struct Api<P: Ports>(pub(crate) Arc<Engine<P>>, Watched);
+
+/// For resume tokens.
+struct Watched {
+    endpoints: Revisions<Vec<Endpoint>>,
+    logs: logs::Start,
+}
 
 impl<P: Ports> Api<P> {
+    pub(crate) fn new(engine: Engine<P>) -> Self {
+        let watched = Watched {
+            endpoints: Revisions::new(),
+            logs: logs::Start::new(),
+        };
+        Self(Arc::new(engine), watched)
+    }
+
     fn view(&self, name: &str) -> Result<Arc<AppView>, Status> {
         let views = self.0.ctx.board.views();
         let view = views
@@ -147,11 +163,16 @@ impl<P: Ports> EngineService for Api<P> {
 
     async fn watch_endpoints(
         &self,
-        _: Request<WatchEndpointsRequest>,
+        request: Request<WatchEndpointsRequest>,
     ) -> Result<Response<Self::WatchEndpointsStream>, Status> {
+        let resumed = self
+            .1
+            .endpoints
+            .resume(&request.into_inner().resume_token)?;
         Ok(Response::new(endpoints::watch(
             Arc::clone(&self.0.ctx),
             self.0.adopted.clone(),
+            resumed,
         )))
     }
 
@@ -198,7 +219,7 @@ impl<P: Ports> EngineService for Api<P> {
     ) -> Result<Response<Self::WatchLogsStream>, Status> {
         let request = request.into_inner();
         let view = self.view(&request.app)?;
-        logs::watch(&self.0.ctx, &view, &request)
+        logs::watch(&self.0.ctx, &self.1.logs, &view, &request)
             .await
             .map(Response::new)
     }

@@ -157,22 +157,28 @@ impl Content for SyncClient {
 
     fn watch(&self, tasks: &Tasks) -> mpsc::Receiver<ContentEvent> {
         let client = self.0.clone();
-        let open = move |_: Option<()>| {
+        let open = move |token: Option<String>| {
             let mut client = client.clone();
+            let resume_token = token.unwrap_or_default();
             async move {
                 Ok(client
-                    .watch_link_state(WatchLinkStateRequest {})
+                    .watch_link_state(WatchLinkStateRequest { resume_token })
                     .await?
                     .into_inner())
             }
         };
         let mut states =
-            watch_stream::events(tasks, "watch-link", Backoff::local(), 4, open, |_| None);
+            watch_stream::events(tasks, "watch-link", Backoff::local(), 4, open, |message| {
+                watch_stream::token(&message.resume_token)
+            });
         let (sender, receiver) = mpsc::channel(4);
         tasks.spawn_until_shutdown("watch-link-events", async move {
+            let mut online = false;
             while let Some(event) = states.recv().await {
-                if sender.send(content_event(&event)).await.is_err() {
-                    return;
+                for event in content_events(&event, &mut online) {
+                    if sender.send(event).await.is_err() {
+                        return;
+                    }
                 }
             }
         });
@@ -180,17 +186,23 @@ impl Content for SyncClient {
     }
 }
 
-fn content_event(event: &Event<WatchLinkStateResponse>) -> ContentEvent {
+/// `online` is what sync told last: a stream that is resumed says it again only after a change, and while the stream is
+/// broken the cloud counts as away.
+fn content_events(event: &Event<WatchLinkStateResponse>, online: &mut bool) -> Vec<ContentEvent> {
     match event {
-        Event::Opened { .. } => ContentEvent::Opened,
+        Event::Opened { resumed: true } => {
+            vec![ContentEvent::Opened, ContentEvent::Online(*online)]
+        }
+        Event::Opened { resumed: false } => vec![ContentEvent::Opened],
         Event::Item(item) => {
             let phase = item
                 .state
                 .as_ref()
                 .map_or(Phase::Unspecified, |state| state.phase());
-            ContentEvent::Online(phase == Phase::Online)
+            *online = phase == Phase::Online;
+            vec![ContentEvent::Online(*online)]
         }
-        Event::Lost(_) => ContentEvent::Online(false),
+        Event::Lost(_) => vec![ContentEvent::Online(false)],
     }
 }
 
@@ -243,23 +255,31 @@ mod tests {
                 phase: phase.into(),
                 ..LinkState::default()
             });
-            Event::Item(WatchLinkStateResponse { state })
+            Event::Item(WatchLinkStateResponse {
+                state,
+                ..WatchLinkStateResponse::default()
+            })
         };
-        assert_eq!(
-            content_event(&item(Phase::Online)),
-            ContentEvent::Online(true)
+        let mut online = false;
+        let mut told = |event: &Event<_>| content_events(event, &mut online).pop();
+        let resumed = Event::Opened { resumed: true };
+        let lost = Event::Lost(Status::unavailable(""));
+        let (reached, away) = (
+            Some(ContentEvent::Online(true)),
+            Some(ContentEvent::Online(false)),
         );
+        assert_eq!(told(&item(Phase::Online)), reached);
+        assert_eq!(told(&lost), away);
+        // Sync tells an unchanged state no second time.
+        assert_eq!(told(&resumed), reached);
         for phase in [
             Phase::Unspecified,
             Phase::WaitingForIdentity,
             Phase::Connecting,
             Phase::Removed,
         ] {
-            assert_eq!(content_event(&item(phase)), ContentEvent::Online(false));
+            assert_eq!(told(&item(phase)), away);
         }
-        assert_eq!(
-            content_event(&Event::Lost(Status::unavailable(""))),
-            ContentEvent::Online(false)
-        );
+        assert_eq!(told(&resumed), away);
     }
 }

@@ -139,8 +139,9 @@ pub(crate) async fn serve<P: Ports>(
     engine: Engine<P>,
 ) -> Result<Listen, Error> {
     let server = grpc::Server::new(kit, "engine")
-        .add_service(EngineServiceServer::new(api::Api(Arc::new(engine))))
+        .add_service(EngineServiceServer::new(api::Api::new(engine)))
         .reflection(baetyl_proto::DESCRIPTORS)
+        .own_deadlines(&["/baetyl.engine.v1.EngineService/EnsureRunning"])
         .authorize(baetyl_callers::core());
     Ok(server.serve(listen).await?)
 }

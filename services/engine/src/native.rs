@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use baetyl_kit::{CancellationToken, Kit};
 use baetyl_runtime_native::config::{Backoff, CgroupMode, LogLimits, SecretsDir};
 use baetyl_runtime_native::{
-    InstanceId, NativeConfig, NativeRuntime, Observed, OpenError, PortPool, RunError, WorkloadKey,
-    WorkloadSpec,
+    InstanceId, LogPosition, LogStart, NativeConfig, NativeRuntime, Observed, OpenError, PortPool,
+    RunError, WorkloadKey, WorkloadSpec,
 };
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -153,10 +153,11 @@ impl Runtime for Native {
     fn logs(
         &self,
         id: &InstanceId,
-        tail: usize,
+        start: LogStart,
         follow: bool,
-    ) -> BoxStream<'static, std::io::Result<Bytes>> {
-        self.runtime.logs(id, tail, follow).boxed()
+    ) -> BoxStream<'static, std::io::Result<(Bytes, LogPosition)>> {
+        let log = self.runtime.logs(id, start, follow);
+        log.with_positions().boxed()
     }
 
     /// CPU is the mean since the last reading, or since the start at the first one of an instance.

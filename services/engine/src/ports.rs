@@ -10,7 +10,9 @@ use std::sync::Arc;
 use baetyl_kit::tasks::Tasks;
 use baetyl_model::desire::{ObjectRef, ResourceRef};
 use baetyl_model::{Digest, NodeStats, NodeStatus};
-use baetyl_runtime_native::{InstanceId, Observed, WorkloadKey, WorkloadSpec};
+use baetyl_runtime_native::{
+    InstanceId, LogPosition, LogStart, Observed, WorkloadKey, WorkloadSpec,
+};
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use tokio::sync::{mpsc, watch};
@@ -81,13 +83,13 @@ pub trait Runtime: Clone + Send + Sync + 'static {
     /// Directory of an instance.
     fn instance_dir(&self, id: &InstanceId) -> PathBuf;
 
-    /// The last lines of a log, then what follows when asked.
+    /// A log from `start`, then what follows when asked; with the position after each piece.
     fn logs(
         &self,
         id: &InstanceId,
-        tail: usize,
+        start: LogStart,
         follow: bool,
-    ) -> BoxStream<'static, std::io::Result<Bytes>>;
+    ) -> BoxStream<'static, std::io::Result<(Bytes, LogPosition)>>;
 
     /// CPU (cores) and memory (bytes) of every running instance.
     fn usage(&self) -> impl Future<Output = BTreeMap<InstanceId, Usage>> + Send;

@@ -35,17 +35,24 @@ fn shadow_error(status: &Status) -> ShadowError {
 impl Shadow for NodeClient {
     fn watch(&self, tasks: &Tasks) -> mpsc::Receiver<ShadowEvent> {
         let client = self.0.clone();
-        let open = move |_: Option<()>| {
+        let open = move |token: Option<String>| {
             let mut client = client.clone();
+            let resume_token = token.unwrap_or_default();
             async move {
                 Ok(client
-                    .watch_desire(WatchDesireRequest {})
+                    .watch_desire(WatchDesireRequest { resume_token })
                     .await?
                     .into_inner())
             }
         };
-        let mut desires =
-            watch_stream::events(tasks, "watch-desire", Backoff::local(), 4, open, |_| None);
+        let mut desires = watch_stream::events(
+            tasks,
+            "watch-desire",
+            Backoff::local(),
+            4,
+            open,
+            |message| watch_stream::token(&message.resume_token),
+        );
         let (sender, receiver) = mpsc::channel(4);
         tasks.spawn_until_shutdown("watch-desire-events", async move {
             while let Some(event) = desires.recv().await {

@@ -241,7 +241,12 @@ mod tests {
         before: Option<&Directory>,
     ) -> Directory {
         let app_key = key.public_key().to_vec().into();
-        Directory::new(WatchEndpointsResponse { endpoints, app_key }, before)
+        let table = WatchEndpointsResponse {
+            endpoints,
+            app_key,
+            ..WatchEndpointsResponse::default()
+        };
+        Directory::new(table, before)
     }
 
     fn token(key: &SigningKey) -> String {

@@ -22,16 +22,20 @@ pub(crate) fn follow(
     proxy: Arc<Proxy>,
     known: ReadinessHandle,
 ) {
-    let open = move || {
+    let open = move |token: Option<String>| {
         let mut engine = engine.clone();
+        let resume_token = token.unwrap_or_default();
         async move {
             engine
-                .watch_endpoints(WatchEndpointsRequest {})
+                .watch_endpoints(WatchEndpointsRequest { resume_token })
                 .await
                 .map(tonic::Response::into_inner)
         }
     };
-    let mut tables = watch_stream::latest(kit.tasks(), "endpoints", Backoff::local(), open);
+    let mut tables =
+        watch_stream::latest(kit.tasks(), "endpoints", Backoff::local(), open, |table| {
+            watch_stream::token(&table.resume_token)
+        });
     kit.tasks().spawn_until_shutdown("directory", async move {
         while tables.changed().await.is_ok() {
             let table = tables.borrow_and_update().clone();

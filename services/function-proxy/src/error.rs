@@ -4,8 +4,13 @@
 
 use std::time::Duration;
 
+use baetyl_kit::grpc::details;
 use http::StatusCode;
 use tonic::{Code, Status};
+
+/// When a caller who found everything full should try again. How fast a queue gets shorter only its functions know;
+/// a second keeps callers who wait from being the load.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Why a call has no result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -195,7 +200,14 @@ impl From<CallError> for Status {
             | CallError::Worker { .. }
             | CallError::ResultTooLong { .. } => Code::Unknown,
         };
-        Self::new(code, error.to_string())
+        match &error {
+            CallError::QueueFull { .. } | CallError::OutOfMemory => {
+                details::retry_after(code, error.to_string(), RETRY)
+            }
+            CallError::PayloadTooLong { .. } => details::invalid("payload", error.to_string()),
+            CallError::MetadataTooLong { .. } => details::invalid("metadata", error.to_string()),
+            _ => Self::new(code, error.to_string()),
+        }
     }
 }
 
@@ -239,6 +251,42 @@ impl Outcome {
             Self::Unavailable => "unavailable",
             Self::Rejected => "rejected",
             Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_finds_everything_full_is_told_when_to_try_again() {
+        let full = [
+            CallError::QueueFull {
+                service: "greet".to_owned(),
+                waiting: 1,
+            },
+            CallError::OutOfMemory,
+        ];
+        for error in full {
+            for status in [Status::from(error.clone()), error.faas()] {
+                assert_eq!(status.code(), Code::ResourceExhausted);
+                assert_eq!(status.message(), error.to_string());
+                assert_eq!(details::retry_delay(&status), Some(RETRY));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_is_named() {
+        let fields = [
+            (CallError::PayloadTooLong { limit: 1 }, "payload"),
+            (CallError::MetadataTooLong { limit: 1 }, "metadata"),
+        ];
+        for (error, field) in fields {
+            let status = Status::from(error);
+            assert_eq!(status.code(), Code::InvalidArgument);
+            assert_eq!(details::violations(&status)[0].field, field);
         }
     }
 }

@@ -156,6 +156,10 @@ fn server(kit: &Kit, name: &str, functions: &Functions) -> Server {
         .add_service(own)
         .add_service(v2)
         .reflection(baetyl_proto::DESCRIPTORS)
+        .own_deadlines(&[
+            "/baetyl.function.v1.FunctionService/Invoke",
+            "/faas.Function/Call",
+        ])
 }
 
 /// Keeps the runtimes' side running until the proxy stops and the last call has its answer.

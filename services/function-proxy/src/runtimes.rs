@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baetyl_kit::Tasks;
+use baetyl_kit::grpc::details;
 use baetyl_proto::function::register_request::Message as Up;
 use baetyl_proto::function::register_response::Message as Down;
 use baetyl_proto::function::runtime_service_server::RuntimeService;
@@ -25,6 +26,8 @@ use crate::reply::{Answer, Finish};
 
 /// The protocol this proxy speaks.
 const PROTOCOL: u32 = 1;
+/// What it can do beyond the protocol: nothing yet.
+const FEATURES: &[&str] = &[];
 /// Calls one runtime may offer to run at the same time.
 const MAX_CONCURRENCY: u32 = 1024;
 /// Functions one runtime may have.
@@ -63,7 +66,8 @@ impl RuntimeService for Runtimes {
             .await
             .map_err(|_| Status::deadline_exceeded("no registration came"))??;
         let Some(Up::Registration(registration)) = first.and_then(|first| first.message) else {
-            return Err(Status::invalid_argument(
+            return Err(details::invalid(
+                "registration",
                 "the first message must be the registration",
             ));
         };
@@ -72,6 +76,7 @@ impl RuntimeService for Runtimes {
         let registered = Registered {
             protocol: PROTOCOL,
             heartbeat_period_ms: u32::try_from(self.heartbeat.as_millis()).unwrap_or(u32::MAX),
+            features: shared_features(&registration.features),
         };
         // Cannot be full or closed: it was made above.
         let _ = out.try_send(Ok(down(Down::Registered(registered))));
@@ -125,6 +130,12 @@ impl Runtimes {
     }
 }
 
+/// What both sides know, in the runtime's order.
+fn shared_features(asked: &[String]) -> Vec<String> {
+    let known = |word: &&String| FEATURES.contains(&word.as_str());
+    asked.iter().filter(known).cloned().collect()
+}
+
 /// The calls a runtime can have unread, each with its cancellation, and some heartbeats.
 fn room(concurrency: u32) -> usize {
     places(concurrency) * 2 + 16
@@ -157,29 +168,29 @@ fn check(registration: &Registration, claims: &Claims) -> Result<(), Status> {
         )));
     }
     if !(1..=MAX_CONCURRENCY).contains(concurrency) {
-        return Err(Status::invalid_argument(format!(
-            "concurrency {concurrency} is not between 1 and {MAX_CONCURRENCY}"
-        )));
+        return Err(details::invalid(
+            "registration.concurrency",
+            format!("concurrency {concurrency} is not between 1 and {MAX_CONCURRENCY}"),
+        ));
     }
     if functions.is_empty() || functions.len() > MAX_FUNCTIONS {
-        return Err(Status::invalid_argument(format!(
-            "{} functions are not between 1 and {MAX_FUNCTIONS}",
-            functions.len()
-        )));
+        let count = functions.len();
+        return Err(details::invalid(
+            "registration.functions",
+            format!("{count} functions are not between 1 and {MAX_FUNCTIONS}"),
+        ));
     }
     let mut names: Vec<&str> = functions
         .iter()
         .map(|function| function.name.as_str())
         .collect();
     names.sort_unstable();
-    match names.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(twice) => Err(Status::invalid_argument(format!(
-            "function {} is registered twice",
-            twice[0]
-        ))),
-        None if names[0].is_empty() => Err(Status::invalid_argument("a function has no name")),
-        None => Ok(()),
-    }
+    let fault = match names.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(twice) => format!("function {} is registered twice", twice[0]),
+        None if names[0].is_empty() => "a function has no name".to_owned(),
+        None => return Ok(()),
+    };
+    Err(details::invalid("registration.functions", fault))
 }
 
 /// One registered runtime. Dropping it takes the runtime out and fails what it ran.

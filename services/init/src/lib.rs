@@ -82,7 +82,7 @@ pub async fn run(config: Config, kit: Kit) -> Result<(), Error> {
     let sync = SyncServiceClient::new(client);
     let held = until(config.deadline, "sync does not answer", async || {
         sync.clone()
-            .get_identity(GetIdentityRequest {})
+            .get_identity(grpc::unary(GetIdentityRequest {}))
             .await
             .map(tonic::Response::into_inner)
     })

@@ -1,8 +1,10 @@
 //! gRPC border for the core services: `NodeService`.
 
+use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use baetyl_kit::grpc::details;
 use baetyl_proto::node::node_service_server::NodeService;
 use baetyl_proto::node::{
     AcceptDesireRequest, AcceptDesireResponse, GetShadowRequest, GetShadowResponse,
@@ -10,10 +12,11 @@ use baetyl_proto::node::{
     TrustAppKeyRequest, TrustAppKeyResponse, WatchDesireRequest, WatchDesireResponse,
     WatchReportRequest, WatchReportResponse,
 };
+use baetyl_proto::reasons;
 use baetyl_proto::shadow::DesireHeader;
 use futures_util::{Stream, StreamExt as _};
 use tokio_stream::wrappers::WatchStream;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use crate::desire::{self, AcceptError};
 use crate::ledger::LedgerError;
@@ -50,7 +53,7 @@ impl NodeService for Node {
         let signed = request
             .into_inner()
             .desire
-            .ok_or_else(|| Status::invalid_argument("no desire in the request"))?;
+            .ok_or_else(|| details::invalid("desire", "no desire in the request"))?;
         self.write(move |shadow| {
             let (changed, header) =
                 desire::accept_desire(shadow, signed).map_err(|error| refusal(&error))?;
@@ -72,12 +75,18 @@ impl NodeService for Node {
 
     async fn watch_desire(
         &self,
-        _: Request<WatchDesireRequest>,
+        request: Request<WatchDesireRequest>,
     ) -> Result<Response<Self::WatchDesireStream>, Status> {
-        let stream = WatchStream::new(self.0.desire.subscribe()).map(|held| {
-            Ok(WatchDesireResponse {
-                desire: held.map(|held| held.signed.clone()),
-            })
+        let token = request.into_inner().resume_token;
+        let mut resumed = self.0.watched.desire.resume(&token)?;
+        let stream = WatchStream::new(self.0.desire.subscribe()).filter_map(move |held| {
+            let token = resumed.news(held.as_ref().map(|held| held.header.clone()));
+            ready(token.map(|resume_token| {
+                Ok(WatchDesireResponse {
+                    desire: held.map(|held| held.signed.clone()),
+                    resume_token,
+                })
+            }))
         });
         Ok(Response::new(Box::pin(stream)))
     }
@@ -98,13 +107,16 @@ impl NodeService for Node {
 
     async fn watch_report(
         &self,
-        _: Request<WatchReportRequest>,
+        request: Request<WatchReportRequest>,
     ) -> Result<Response<Self::WatchReportStream>, Status> {
+        let token = request.into_inner().resume_token;
+        let mut resumed = self.0.watched.report.resume(&token)?;
         let mut last = None;
-        let stream = WatchStream::new(self.0.report.subscribe()).map(move |report| {
+        let stream = WatchStream::new(self.0.report.subscribe()).filter_map(move |report| {
             let fresh = last.as_ref() != Some(&report.digest);
             last = Some(report.digest.clone());
-            Ok(render_report(&report, fresh))
+            let token = resumed.news((report.digest.clone(), report.stats.clone()));
+            ready(token.map(|token| Ok(render_report(&report, fresh, token))))
         });
         Ok(Response::new(Box::pin(stream)))
     }
@@ -129,10 +141,10 @@ impl NodeService for Node {
     ) -> Result<Response<TrustAppKeyResponse>, Status> {
         let key = request.into_inner().public_key;
         if key.len() != 32 {
-            return Err(Status::invalid_argument(format!(
-                "a raw ed25519 key has 32 bytes, not {}",
-                key.len()
-            )));
+            return Err(details::invalid(
+                "public_key",
+                format!("a raw ed25519 key has 32 bytes, not {}", key.len()),
+            ));
         }
         self.0.trust_app_key(key.to_vec());
         Ok(Response::new(TrustAppKeyResponse {}))
@@ -149,7 +161,7 @@ impl NodeService for Node {
         } = request.into_inner();
         let node_uid = node_uid
             .parse()
-            .map_err(|error| Status::invalid_argument(format!("node_uid: {error}")))?;
+            .map_err(|error| details::invalid("node_uid", format!("node_uid: {error}")))?;
         self.write(move |shadow| {
             let identity = Identity {
                 namespace,
@@ -165,28 +177,38 @@ impl NodeService for Node {
     }
 }
 
-fn render_report(report: &Report, fresh: bool) -> WatchReportResponse {
+fn render_report(report: &Report, fresh: bool, resume_token: String) -> WatchReportResponse {
     WatchReportResponse {
         status: report.status.as_deref().filter(|_| fresh).cloned(),
         status_digest: report.digest.clone(),
         stats: report.stats.as_deref().cloned(),
+        resume_token,
     }
 }
 
 fn refusal(error: &AcceptError) -> Status {
     use baetyl_model::desire::Refusal;
     match error {
-        AcceptError::Refused {
-            refusal: Refusal::WrongNode,
-            ..
-        } => Status::permission_denied(error.to_string()),
-        AcceptError::Refused { refusal, .. } => {
-            let word = refusal.as_str().to_uppercase();
-            Status::failed_precondition(format!("{word}: {error}"))
+        AcceptError::Refused { refusal, .. } => match refusal {
+            Refusal::WrongNode => details::refused(
+                Code::PermissionDenied,
+                reasons::WRONG_NODE,
+                error.to_string(),
+            ),
+            Refusal::Stale => by_order(reasons::STALE, error),
+            Refusal::Conflict => by_order(reasons::CONFLICT, error),
+        },
+        AcceptError::Malformed(_) => {
+            details::refused(Code::InvalidArgument, reasons::MALFORMED, error.to_string())
         }
-        AcceptError::Malformed(_) => Status::invalid_argument(error.to_string()),
         AcceptError::Ledger(ledger) => storage(ledger),
     }
+}
+
+/// A sync of the first release reads the reason in the text.
+fn by_order(reason: &str, error: &AcceptError) -> Status {
+    let message = format!("{reason}: {error}");
+    details::refused(Code::FailedPrecondition, reason, message)
 }
 
 pub(crate) fn storage(error: &LedgerError) -> Status {
@@ -200,3 +222,6 @@ pub(crate) fn storage(error: &LedgerError) -> Status {
         Status::internal(error.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests;

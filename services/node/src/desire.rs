@@ -104,4 +104,4 @@ pub(crate) fn read(signed: SignedDesire) -> Result<Held, AcceptError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use baetyl_kit::grpc::details::{self, Violation};
 use baetyl_proto::node::local_service_server::LocalService;
 use baetyl_proto::node::{
     GetNodeInfoRequest, GetNodeInfoResponse, GetPropertiesRequest, GetPropertiesResponse,
@@ -95,19 +96,22 @@ impl LocalService for Local {
 
     async fn watch_properties(
         &self,
-        _: Request<WatchPropertiesRequest>,
+        request: Request<WatchPropertiesRequest>,
     ) -> Result<Response<Self::WatchPropertiesStream>, Status> {
+        let token = request.into_inner().resume_token;
+        let mut resumed = self.0.watched.properties.resume(&token)?;
         let local = self.clone();
         let report = WatchStream::new(self.0.properties.subscribe()).map(|_| ());
         let desire = WatchStream::from_changes(self.0.desire.subscribe()).map(|_| ());
-        let mut last = None;
         let changes = stream::select(report, desire).filter_map(move |()| {
             let properties = local.properties();
-            let fresh = last.as_ref() != Some(&properties);
-            last = Some(properties.clone());
-            std::future::ready(fresh.then_some(Ok(WatchPropertiesResponse {
-                properties: Some(properties),
-            })))
+            let token = resumed.news(properties.clone());
+            std::future::ready(token.map(|resume_token| {
+                Ok(WatchPropertiesResponse {
+                    properties: Some(properties),
+                    resume_token,
+                })
+            }))
         });
         Ok(Response::new(Box::pin(changes)))
     }
@@ -120,18 +124,21 @@ fn check(
 ) -> Result<BTreeMap<String, Option<String>>, Status> {
     let mut faults = Vec::new();
     let mut checked = BTreeMap::new();
-    for change in changes {
+    for (i, change) in changes.into_iter().enumerate() {
         if change.key.is_empty() || change.key.len() > MAX_KEY {
-            faults.push(format!(
-                "key {:?} must have 1 to {MAX_KEY} bytes",
-                change.key
+            faults.push(Violation::new(
+                format!("changes[{i}].key"),
+                format!("key {:?} must have 1 to {MAX_KEY} bytes", change.key),
             ));
         }
         if change.value.len() > MAX_VALUE {
-            faults.push(format!(
-                "the value of {:?} has {} bytes, {MAX_VALUE} are allowed",
-                change.key,
-                change.value.len()
+            let length = change.value.len();
+            faults.push(Violation::new(
+                format!("changes[{i}].value"),
+                format!(
+                    "the value of {:?} has {length} bytes, {MAX_VALUE} are allowed",
+                    change.key
+                ),
             ));
         }
         checked.insert(change.key, (!change.delete).then_some(change.value));
@@ -141,12 +148,13 @@ fn check(
         .filter(|(key, value)| value.is_some() && !held.contains_key(*key))
         .count();
     if held.len() + added > MAX_PROPERTIES {
-        faults.push(format!("a node has at most {MAX_PROPERTIES} properties"));
+        let message = format!("a node has at most {MAX_PROPERTIES} properties");
+        faults.push(Violation::new("changes", message));
     }
     if faults.is_empty() {
         Ok(checked)
     } else {
-        Err(Status::invalid_argument(faults.join("; ")))
+        Err(details::invalid_fields(faults))
     }
 }
 
@@ -179,6 +187,14 @@ mod tests {
             2,
             "{}",
             error.message()
+        );
+        let fields: Vec<String> = details::violations(&error)
+            .into_iter()
+            .map(|violation| violation.field)
+            .collect();
+        assert_eq!(
+            fields,
+            ["changes[0].key", "changes[1].key", "changes[2].value"]
         );
     }
 

@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use baetyl_kit::metrics::{Counter, Metrics};
+use baetyl_kit::resume::Revisions;
 use baetyl_model::desire::Header;
 use baetyl_model::name::NodeUid;
+use baetyl_proto::node::Properties;
 use baetyl_proto::shadow::{Desire, NodeInfo, NodeStats, NodeStatus, SignedDesire};
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
@@ -86,6 +88,16 @@ pub struct Shadow {
     identity: RwLock<Option<Identity>>,
     app_key: RwLock<Option<Vec<u8>>>,
     pub(crate) counts: Counts,
+    pub(crate) watched: Watched,
+}
+
+/// Revisions of what is streamed, for resume tokens.
+#[derive(Debug, Default)]
+pub(crate) struct Watched {
+    pub(crate) desire: Revisions<Option<Header>>,
+    /// Digest of the status, and the figures.
+    pub(crate) report: Revisions<(String, Option<Arc<NodeStats>>)>,
+    pub(crate) properties: Revisions<Properties>,
 }
 
 impl Shadow {
@@ -123,6 +135,7 @@ impl Shadow {
             identity: RwLock::new(identity),
             app_key: RwLock::new(None),
             counts: Counts::default(),
+            watched: Watched::default(),
         })
     }
 

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use baetyl_kit::backoff::Backoff;
+use baetyl_kit::grpc::details;
 use baetyl_model::desire::Header;
 use baetyl_model::link::Refused;
+use baetyl_proto::reasons;
 use baetyl_proto::shadow::SignedDesire;
 use baetyl_proto::sign::{self, VerifyError};
 use tonic::{Code, Status};
@@ -90,6 +92,17 @@ fn refused(error: &VerifyError) -> Refused {
 
 /// What node's answer says about the desire; None when it says only that node cannot decide now.
 fn node_refused(status: &Status) -> Option<Refused> {
+    match details::reason(status).as_deref() {
+        Some(reasons::STALE) => Some(Refused::Stale),
+        Some(reasons::CONFLICT) => Some(Refused::Conflict),
+        Some(reasons::WRONG_NODE) => Some(Refused::WrongNode),
+        Some(reasons::MALFORMED) => Some(Refused::Malformed),
+        _ => refused_in_words(status),
+    }
+}
+
+/// A node of the first release tells its reasons in the text alone.
+fn refused_in_words(status: &Status) -> Option<Refused> {
     match status.code() {
         Code::FailedPrecondition if status.message().starts_with("CONFLICT") => {
             Some(Refused::Conflict)
@@ -104,6 +117,36 @@ fn node_refused(status: &Status) -> Option<Refused> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_reason_decides_whatever_the_text_says() {
+        let refused = |code: Code, reason: &str| {
+            node_refused(&details::refused(
+                code,
+                reason,
+                "CONFLICT: no more than a text",
+            ))
+        };
+        let precondition = Code::FailedPrecondition;
+        assert_eq!(refused(precondition, reasons::STALE), Some(Refused::Stale));
+        assert_eq!(
+            refused(precondition, reasons::CONFLICT),
+            Some(Refused::Conflict)
+        );
+        assert_eq!(
+            refused(Code::PermissionDenied, reasons::WRONG_NODE),
+            Some(Refused::WrongNode)
+        );
+        assert_eq!(
+            refused(Code::InvalidArgument, reasons::MALFORMED),
+            Some(Refused::Malformed)
+        );
+        // A reason of a later release says nothing here; the code does.
+        assert_eq!(
+            refused(Code::PermissionDenied, "TOO_LATE"),
+            Some(Refused::WrongNode)
+        );
+    }
 
     #[test]
     fn what_node_answers_decides_only_when_it_is_about_the_desire() {

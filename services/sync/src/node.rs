@@ -128,16 +128,17 @@ impl Node {
             "watch-desire",
             Backoff::local(),
             1,
-            move |_: Option<()>| {
+            move |token: Option<String>| {
                 let mut client = asked.clone();
+                let resume_token = token.unwrap_or_default();
                 async move {
                     Ok(client
-                        .watch_desire(WatchDesireRequest {})
+                        .watch_desire(WatchDesireRequest { resume_token })
                         .await?
                         .into_inner())
                 }
             },
-            |_| None,
+            |message| watch_stream::token(&message.resume_token),
         );
         tasks.spawn_until_shutdown("held-desire", follow_desires(desires, held, answers));
 
@@ -147,16 +148,17 @@ impl Node {
             "watch-report",
             Backoff::local(),
             1,
-            move |_: Option<()>| {
+            move |token: Option<String>| {
                 let mut client = asked.clone();
+                let resume_token = token.unwrap_or_default();
                 async move {
                     Ok(client
-                        .watch_report(WatchReportRequest {})
+                        .watch_report(WatchReportRequest { resume_token })
                         .await?
                         .into_inner())
                 }
             },
-            |_| None,
+            |message| watch_stream::token(&message.resume_token),
         );
         tasks.spawn_until_shutdown("report", follow_reports(reports, report));
         tasks.spawn_until_shutdown(

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use baetyl_kit::clock::Clock;
 use baetyl_kit::error::chain;
+use baetyl_kit::grpc::details;
+use baetyl_kit::resume::Revisions;
 use baetyl_model::{Digest, ObjectRef, ResourceRef};
 use baetyl_proto::convert::{ConvertError, time};
 use baetyl_proto::shadow::Event;
@@ -55,6 +57,7 @@ pub(crate) struct Server {
     pub(crate) trust: Arc<TrustClock>,
     pub(crate) outbox: Outbox,
     pub(crate) link: watch::Receiver<LinkState>,
+    pub(crate) link_states: Revisions<LinkState>,
 }
 
 #[tonic::async_trait]
@@ -67,22 +70,25 @@ impl SyncService for Server {
     ) -> Result<Response<Self::StageStream>, Status> {
         let StageRequest { resources, objects } = request.into_inner();
         if resources.len() + objects.len() > MAX_REFERENCES {
-            return Err(Status::invalid_argument(format!(
-                "more than {MAX_REFERENCES} references in one call"
-            )));
+            return Err(details::invalid(
+                "resources",
+                format!("more than {MAX_REFERENCES} references in one call"),
+            ));
         }
-        let malformed = |error: ConvertError| Status::invalid_argument(error.to_string());
+        let malformed = |field: &'static str| {
+            move |error: ConvertError| details::invalid(field, error.to_string())
+        };
         let wanted = Wanted {
             resources: resources
                 .into_iter()
                 .map(ResourceRef::try_from)
                 .collect::<Result<_, _>>()
-                .map_err(malformed)?,
+                .map_err(malformed("resources"))?,
             objects: objects
                 .into_iter()
                 .map(ObjectRef::try_from)
                 .collect::<Result<_, _>>()
-                .map_err(malformed)?,
+                .map_err(malformed("objects"))?,
         };
         let waiting = self
             .stager
@@ -101,7 +107,8 @@ impl SyncService for Server {
     ) -> Result<Response<SetPinsResponse>, Status> {
         let SetPinsRequest { owner, digests } = request.into_inner();
         if owner.is_empty() || owner.len() > 64 {
-            return Err(Status::invalid_argument(
+            return Err(details::invalid(
+                "owner",
                 "owner: 1 to 64 characters are wanted",
             ));
         }
@@ -170,10 +177,19 @@ impl SyncService for Server {
 
     async fn watch_link_state(
         &self,
-        _: Request<WatchLinkStateRequest>,
+        request: Request<WatchLinkStateRequest>,
     ) -> Result<Response<Self::WatchLinkStateStream>, Status> {
-        let states = WatchStream::new(self.link.clone())
-            .map(|state| Ok(WatchLinkStateResponse { state: Some(state) }));
+        let token = request.into_inner().resume_token;
+        let mut resumed = self.link_states.resume(&token)?;
+        let states = WatchStream::new(self.link.clone()).filter_map(move |state| {
+            let token = resumed.news(state.clone());
+            std::future::ready(token.map(|resume_token| {
+                Ok(WatchLinkStateResponse {
+                    state: Some(state),
+                    resume_token,
+                })
+            }))
+        });
         Ok(Response::new(Box::pin(states)))
     }
 
@@ -226,12 +242,14 @@ impl SyncService for Server {
             r#type,
         } = request.into_inner();
         if !is_camel_case(&reason) {
-            return Err(Status::invalid_argument(
+            return Err(details::invalid(
+                "reason",
                 "reason: a CamelCase word is wanted",
             ));
         }
         if r#type != "Normal" && r#type != "Warning" {
-            return Err(Status::invalid_argument(
+            return Err(details::invalid(
+                "type",
                 "type: Normal or Warning is wanted",
             ));
         }
@@ -276,7 +294,7 @@ fn content(content: Content) -> OpenObjectResponse {
 fn parse(digest: &str) -> Result<Digest, Status> {
     digest
         .parse()
-        .map_err(|error| Status::invalid_argument(format!("{error}")))
+        .map_err(|error| details::invalid("digest", format!("{error}")))
 }
 
 fn is_camel_case(word: &str) -> bool {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use baetyl_kit::clock::Clock;
 use baetyl_kit::crypto::{CryptoError, KeyFile, SealKey};
 use baetyl_kit::grpc::{Client, ConnectError, Endpoint, connect_lazy};
+use baetyl_kit::resume::Revisions;
 use baetyl_kit::serve::ServeError;
 use baetyl_kit::tls::{self, CertTime, Roots, ServerTrust, TlsError};
 use baetyl_kit::{Kit, fsio};
@@ -162,6 +163,7 @@ pub(crate) async fn open(
         trust,
         outbox,
         link: link.state(),
+        link_states: Revisions::new(),
     };
     Ok(Parts {
         server,

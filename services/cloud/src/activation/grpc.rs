@@ -1,6 +1,7 @@
 //! Activation over gRPC.
 
 use baetyl_kit::error::chain;
+use baetyl_kit::grpc::details;
 use baetyl_proto::activation::activate_request::Proof;
 use baetyl_proto::activation::activation_service_server::ActivationService;
 use baetyl_proto::activation::{ActivateRequest, ActivateResponse};
@@ -67,7 +68,7 @@ fn status(error: &ActivateError) -> Status {
         | ActivateError::Token(_)
         | ActivateError::UsedUp(_)
         | ActivateError::NodeGone(_) => Status::unauthenticated(message),
-        ActivateError::NoCsr | ActivateError::Csr(_) => Status::invalid_argument(message),
+        ActivateError::NoCsr | ActivateError::Csr(_) => details::invalid("csr", message),
         ActivateError::OtherKey(_) => Status::already_exists(message),
         ActivateError::Batch => Status::unimplemented(message),
         ActivateError::Pki(_) | ActivateError::Store(_) => {

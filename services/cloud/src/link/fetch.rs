@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use baetyl_kit::error::chain;
+use baetyl_kit::grpc::details;
 use baetyl_model::{Digest, Kind, Namespace, Revision};
 use baetyl_proto::digest;
 use baetyl_proto::link::{FetchObjectResponse, FetchResourcesResponse};
@@ -71,9 +72,10 @@ pub(super) async fn resources(
     digests: &[String],
 ) -> Result<impl Stream<Item = Result<FetchResourcesResponse, Status>> + Send + use<>, Status> {
     if digests.len() > MAX_DIGESTS {
-        return Err(Status::invalid_argument(format!(
-            "at most {MAX_DIGESTS} digests a call"
-        )));
+        return Err(details::invalid(
+            "digests",
+            format!("at most {MAX_DIGESTS} digests a call"),
+        ));
     }
     let apps = allowed(deps, &node).await?;
     let by_digest: HashMap<Digest, Body> = apps.iter().flat_map(|app| bodies(app)).collect();

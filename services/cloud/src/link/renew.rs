@@ -1,6 +1,7 @@
 //! A new certificate for a node that has one, also when it expired within the grace.
 
 use baetyl_kit::error::chain;
+use baetyl_kit::grpc::details;
 use baetyl_proto::link::RenewCertificateResponse;
 use tonic::Status;
 
@@ -18,8 +19,7 @@ pub(super) async fn renew(
     node: &NodeIdentity,
     csr: &[u8],
 ) -> Result<RenewCertificateResponse, Status> {
-    let csr =
-        NodeCsr::from_der(csr).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let csr = NodeCsr::from_der(csr).map_err(|error| details::invalid("csr", error.to_string()))?;
     let issued = deps
         .pki
         .issue_node_certificate(&csr, node)

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use baetyl_kit::resume::Resumed;
 use baetyl_proto::engine::{Endpoint, FunctionInfo, WatchEndpointsResponse};
 use baetyl_runtime_native::Observed;
 use futures_util::stream;
@@ -20,25 +21,26 @@ use crate::shape::ServiceShape;
 pub(crate) fn watch<P: Ports>(
     ctx: Arc<Context<P>>,
     adopted: watch::Receiver<bool>,
+    resumed: Resumed<Vec<Endpoint>>,
 ) -> Answers<WatchEndpointsResponse> {
     let watches = (ctx.board.watch(), ctx.runtime.watch());
-    let state = (ctx, adopted, watches, None::<Vec<Endpoint>>);
+    let state = (ctx, adopted, watches, resumed);
     Box::pin(stream::unfold(
         state,
-        |(ctx, mut adopted, (mut board, mut observed), mut told)| async move {
+        |(ctx, mut adopted, (mut board, mut observed), mut resumed)| async move {
             adopted.wait_for(|adopted| *adopted).await.ok()?;
             loop {
                 let now = endpoints(
                     &board.borrow_and_update().clone(),
                     &observed.borrow_and_update().clone(),
                 );
-                if told.as_ref() != Some(&now) {
+                if let Some(resume_token) = resumed.news(now.clone()) {
                     let answer = WatchEndpointsResponse {
-                        endpoints: now.clone(),
+                        endpoints: now,
                         app_key: ctx.tokens.public_key().to_vec().into(),
+                        resume_token,
                     };
-                    told = Some(now);
-                    let state = (ctx, adopted, (board, observed), told);
+                    let state = (ctx, adopted, (board, observed), resumed);
                     return Some((Ok::<_, Status>(answer), state));
                 }
                 let changed = tokio::select! {

@@ -1,7 +1,13 @@
 //! Logs of instances.
 
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use baetyl_kit::resume;
 use baetyl_proto::engine::{WatchLogsRequest, WatchLogsResponse};
-use baetyl_runtime_native::InstanceId;
+use baetyl_runtime_native::{InstanceId, LogPosition, LogStart, is_too_old};
+use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use tonic::Status;
 
@@ -12,13 +18,63 @@ use crate::context::Context;
 use crate::ports::{Ports, Runtime as _};
 
 /// Lines from the end when the caller does not say.
-const TAIL: u32 = 200;
+const TAIL: usize = 200;
 /// A message is at most 4 MiB; a piece of log is far below.
 const PIECE: usize = 64 * 1024;
 
-/// The last lines of one or all instances, then what follows when asked.
+/// Tells tokens of this process from those of another one, in which positions mean something else.
+#[derive(Debug, Clone)]
+pub(crate) struct Start(Arc<str>);
+
+impl Start {
+    pub(crate) fn new() -> Self {
+        Self(resume::start_id().into())
+    }
+}
+
+/// How far the logs of a stream were read, by instance. As a token: `<start>;<instance>=<rotations>:<offset>;…`
+#[derive(Debug, Clone)]
+struct Positions {
+    start: Start,
+    read: BTreeMap<String, LogPosition>,
+}
+
+impl Positions {
+    /// None when the token was not given by this process.
+    fn parse(start: &Start, token: &str) -> Option<Self> {
+        let mut parts = token.split(';');
+        if parts.next()? != &*start.0 {
+            return None;
+        }
+        let one = |part: &str| {
+            let (instance, position) = part.rsplit_once('=')?;
+            let (rotations, offset) = position.split_once(':')?;
+            let position = LogPosition {
+                rotations: rotations.parse().ok()?,
+                offset: offset.parse().ok()?,
+            };
+            Some((instance.to_owned(), position))
+        };
+        Some(Self {
+            start: start.clone(),
+            read: parts.map(one).collect::<Option<_>>()?,
+        })
+    }
+
+    fn token(&self) -> String {
+        let mut token = self.start.0.to_string();
+        for (instance, position) in &self.read {
+            let LogPosition { rotations, offset } = position;
+            token.push_str(&format!(";{instance}={rotations}:{offset}"));
+        }
+        token
+    }
+}
+
+/// The last lines of one or all instances, or what they wrote since the token; then what follows when asked.
 pub(crate) async fn watch<P: Ports>(
     ctx: &Context<P>,
+    start: &Start,
     view: &AppView,
     request: &WatchLogsRequest,
 ) -> Result<Answers<WatchLogsResponse>, Status> {
@@ -32,35 +88,68 @@ pub(crate) async fn watch<P: Ports>(
             )));
         }
     }
-    let tail = if request.tail_lines == 0 {
-        TAIL
-    } else {
-        request.tail_lines
+    let resumed = match request.resume_token.as_str() {
+        "" => None,
+        token => Some(Positions::parse(start, token).ok_or_else(resume::too_old)?),
     };
-    let tail = usize::try_from(tail).unwrap_or(usize::MAX);
-    let streams = ids.into_iter().map(|id| {
-        let name = id.to_string();
-        ctx.runtime
-            .logs(&id, tail, request.follow)
-            .flat_map(move |piece| {
-                let answers: Vec<_> = match piece {
-                    Ok(bytes) => pieces(&name, &bytes),
-                    Err(error) => vec![Err(Status::internal(format!(
-                        "the log of {name} cannot be read: {error}"
-                    )))],
-                };
-                stream::iter(answers)
-            })
+    let streams: Vec<_> = ids
+        .into_iter()
+        .map(|id| {
+            let name = id.to_string();
+            let begin = begin(request, resumed.as_ref(), &name);
+            let log = ctx.runtime.logs(&id, begin, request.follow);
+            log.map(move |piece| (name.clone(), piece))
+        })
+        .collect();
+    let mut positions = resumed.unwrap_or_else(|| Positions {
+        start: start.clone(),
+        read: BTreeMap::new(),
     });
-    Ok(Box::pin(stream::select_all(streams)))
+    let answers = stream::select_all(streams).flat_map(move |(name, piece)| {
+        stream::iter(match piece {
+            Ok((bytes, end)) => pieces(&mut positions, &name, &bytes, end),
+            Err(error) => vec![Err(unreadable(&name, &error))],
+        })
+    });
+    Ok(Box::pin(answers))
 }
 
-fn pieces(instance: &str, bytes: &bytes::Bytes) -> Vec<Result<WatchLogsResponse, Status>> {
+/// Of an instance that came after the token was given everything is new.
+fn begin(request: &WatchLogsRequest, resumed: Option<&Positions>, instance: &str) -> LogStart {
+    match (resumed, request.tail_lines) {
+        (Some(resumed), _) => resumed
+            .read
+            .get(instance)
+            .map_or(LogStart::Tail(usize::MAX), |&read| LogStart::After(read)),
+        (None, 0) => LogStart::Tail(TAIL),
+        (None, lines) => LogStart::Tail(usize::try_from(lines).unwrap_or(usize::MAX)),
+    }
+}
+
+fn unreadable(instance: &str, error: &io::Error) -> Status {
+    if is_too_old(error) {
+        return resume::too_old();
+    }
+    Status::internal(format!("the log of {instance} cannot be read: {error}"))
+}
+
+/// The bytes that end at a position.
+fn pieces(
+    positions: &mut Positions,
+    instance: &str,
+    bytes: &Bytes,
+    end: LogPosition,
+) -> Vec<Result<WatchLogsResponse, Status>> {
+    let mut offset = end.offset.saturating_sub(bytes.len() as u64);
     let pieces = bytes.chunks(PIECE).map(|piece| {
+        offset += piece.len() as u64;
+        let read = LogPosition { offset, ..end };
+        positions.read.insert(instance.to_owned(), read);
         Ok(WatchLogsResponse {
             instance: instance.to_owned(),
             data: bytes.slice_ref(piece),
             time: None,
+            resume_token: positions.token(),
         })
     });
     pieces.collect()
@@ -84,4 +173,71 @@ async fn instances<P: Ports>(ctx: &Context<P>, view: &AppView) -> Result<Vec<Ins
         .filter(|key| !observed.workloads.contains_key(key));
     ids.extend(unsupervised.map(|key| key.instance(1)));
     Ok(ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn position(rotations: u64, offset: u64) -> LogPosition {
+        LogPosition { rotations, offset }
+    }
+
+    #[test]
+    fn a_token_names_the_position_in_each_log() {
+        let start = Start::new();
+        let mut positions = Positions::parse(&start, &start.0).unwrap();
+        let bytes = Bytes::from(vec![b'x'; PIECE + 1]);
+        let answers = pieces(
+            &mut positions,
+            "ns.a.1.web.1",
+            &bytes,
+            position(3, PIECE as u64 + 8),
+        );
+        let tokens = answers
+            .into_iter()
+            .map(|answer| answer.unwrap().resume_token);
+        let read: Vec<_> = tokens
+            .map(|token| Positions::parse(&start, &token).unwrap().read["ns.a.1.web.1"])
+            .collect();
+        assert_eq!(
+            read,
+            [position(3, PIECE as u64 + 7), position(3, PIECE as u64 + 8)]
+        );
+        let answers = pieces(
+            &mut positions,
+            "ns.a.1.web.2",
+            &bytes.slice(..2),
+            position(0, 2),
+        );
+        let token = answers[0].as_ref().unwrap().resume_token.clone();
+        assert_eq!(Positions::parse(&start, &token).unwrap().read.len(), 2);
+    }
+
+    #[test]
+    fn a_token_of_another_start_or_of_nobody_means_nothing() {
+        let (start, other) = (Start::new(), Start::new());
+        let own = |rest: &str| Positions::parse(&start, &format!("{}{rest}", start.0));
+        assert!(own(";a=1:2").is_some());
+        assert!(Positions::parse(&start, &format!("{};a=1:2", other.0)).is_none());
+        for malformed in [";", ";a", ";a=1", ";a=x:2", ";a=1:x"] {
+            assert!(own(malformed).is_none(), "{malformed}");
+        }
+    }
+
+    #[test]
+    fn reading_begins_where_the_caller_stopped_and_at_the_beginning_of_what_is_new() {
+        let start = Start::new();
+        let request = WatchLogsRequest {
+            tail_lines: 7,
+            ..WatchLogsRequest::default()
+        };
+        let resumed = Positions::parse(&start, &format!("{};a=1:2", start.0)).unwrap();
+        let begin_of = |name| begin(&request, Some(&resumed), name);
+        assert_eq!(begin_of("a"), LogStart::After(position(1, 2)));
+        assert_eq!(begin_of("b"), LogStart::Tail(usize::MAX));
+        assert_eq!(begin(&request, None, "a"), LogStart::Tail(7));
+        let unsaid = WatchLogsRequest::default();
+        assert_eq!(begin(&unsaid, None, "a"), LogStart::Tail(TAIL));
+    }
 }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use baetyl_kit::resume::Revisions;
 use baetyl_model::desire::Unpack;
 use baetyl_proto::engine::{Endpoint, WatchEndpointsResponse};
 use baetyl_testkit::eventually;
@@ -32,7 +33,8 @@ fn watch_endpoints(
     adopted: watch::Receiver<bool>,
 ) -> Answers<WatchEndpointsResponse> {
     let (_, engine) = bench.engine.as_ref().unwrap();
-    endpoints::watch(Arc::clone(&engine.ctx), adopted)
+    let resumed = Revisions::new().resume("").unwrap();
+    endpoints::watch(Arc::clone(&engine.ctx), adopted, resumed)
 }
 
 /// The table as it is now.

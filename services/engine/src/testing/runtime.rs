@@ -9,7 +9,9 @@ use baetyl_runtime_native::spec::InstancePort;
 use baetyl_runtime_native::status::{
     InstanceStatus, LastExit, Phase, ProcessIdent, Reason, RunEnd, RunRecord, WorkloadState,
 };
-use baetyl_runtime_native::{InstanceId, Observed, WorkloadKey, WorkloadKind, WorkloadSpec};
+use baetyl_runtime_native::{
+    InstanceId, LogPosition, LogStart, Observed, WorkloadKey, WorkloadKind, WorkloadSpec,
+};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
@@ -414,11 +416,15 @@ impl Runtime for FakeRuntime {
     fn logs(
         &self,
         id: &InstanceId,
-        tail: usize,
+        start: LogStart,
         _: bool,
-    ) -> BoxStream<'static, std::io::Result<Bytes>> {
-        let lines = format!("{tail} lines of {id}\n");
-        futures_util::stream::iter([Ok(Bytes::from(lines))]).boxed()
+    ) -> BoxStream<'static, std::io::Result<(Bytes, LogPosition)>> {
+        let lines = format!("{start:?} of {id}\n");
+        let position = LogPosition {
+            rotations: 0,
+            offset: lines.len() as u64,
+        };
+        futures_util::stream::iter([Ok((Bytes::from(lines), position))]).boxed()
     }
 
     async fn usage(&self) -> BTreeMap<InstanceId, Usage> {

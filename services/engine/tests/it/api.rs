@@ -104,6 +104,7 @@ async fn logs_are_read_from_their_end_and_followed() {
         instance: String::new(),
         tail_lines: 2,
         follow: true,
+        resume_token: String::new(),
     };
     let mut logs = node
         .api()
@@ -112,15 +113,26 @@ async fn logs_are_read_from_their_end_and_followed() {
         .unwrap()
         .into_inner();
     let mut text = String::new();
+    let mut token = String::new();
     while !text.contains("line 3\n") {
         let piece = logs.message().await.unwrap().unwrap();
         assert_eq!(piece.instance, "baetyl-edge.shop.1.web.1");
+        token = piece.resume_token;
         text.push_str(&String::from_utf8_lossy(&piece.data));
     }
     assert_eq!(text, "line 2\nline 3\n");
     std::fs::write(node.instance("shop", "1").join("go"), "").unwrap();
     let next = logs.message().await.unwrap().unwrap();
     assert_eq!(&next.data[..], b"line 4\n");
+    let again = |resume_token: &str| WatchLogsRequest {
+        resume_token: resume_token.to_owned(),
+        ..request.clone()
+    };
+    let resumed = node.api().watch_logs(again(&token)).await;
+    let next = resumed.unwrap().into_inner().message().await.unwrap();
+    assert_eq!(&next.unwrap().data[..], b"line 4\n");
+    let strange = node.api().watch_logs(again("of-another-start")).await;
+    assert_eq!(strange.err().unwrap().code(), Code::OutOfRange);
     let unknown = WatchLogsRequest {
         instance: "nobody".to_owned(),
         ..request
@@ -154,7 +166,7 @@ async fn endpoints_tell_where_services_and_functions_run_and_who_may_call() {
     let node = with_runtime().await;
     let watch = node
         .api_as("proxy")
-        .watch_endpoints(WatchEndpointsRequest {})
+        .watch_endpoints(WatchEndpointsRequest::default())
         .await;
     let mut watch = watch.unwrap().into_inner();
     assert_eq!(watch.message().await.unwrap().unwrap().endpoints.len(), 0);
@@ -172,6 +184,11 @@ async fn endpoints_tell_where_services_and_functions_run_and_who_may_call() {
         }
     };
     assert_eq!(table.app_key, *node.peers.key.lock().unwrap());
+    let strange = WatchEndpointsRequest {
+        resume_token: "of-another-start".to_owned(),
+    };
+    let refused = node.api_as("proxy").watch_endpoints(strange).await;
+    assert_eq!(refused.err().unwrap().code(), Code::OutOfRange);
     let [greet, shop] = &table.endpoints[..] else {
         panic!("{table:?}")
     };

@@ -83,9 +83,12 @@ impl NodeService for Node {
         _: Request<node::WatchDesireRequest>,
     ) -> Result<Response<Self::WatchDesireStream>, Status> {
         let desires = WatchStream::new(self.0.desire.subscribe());
-        Ok(Response::new(Box::pin(
-            desires.map(|desire| Ok(node::WatchDesireResponse { desire })),
-        )))
+        Ok(Response::new(Box::pin(desires.map(|desire| {
+            Ok(node::WatchDesireResponse {
+                desire,
+                ..node::WatchDesireResponse::default()
+            })
+        }))))
     }
 
     async fn put_report(
@@ -232,7 +235,10 @@ impl SyncService for Sync {
             phase: Phase::Online.into(),
             ..sync::LinkState::default()
         });
-        let now = stream::iter([Ok(sync::WatchLinkStateResponse { state })]);
+        let now = stream::iter([Ok(sync::WatchLinkStateResponse {
+            state,
+            ..sync::WatchLinkStateResponse::default()
+        })]);
         Ok(Response::new(Box::pin(now.chain(stream::pending()))))
     }
 

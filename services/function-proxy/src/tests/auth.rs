@@ -261,3 +261,53 @@ async fn a_runtime_registers_only_as_what_its_token_says() {
             .is_ok()
     );
 }
+
+#[tokio::test]
+async fn outside_a_claimed_role_counts_for_nothing_and_a_token_opens_the_rows_of_applications() {
+    use baetyl_kit::listen::{Peer, PeerAddr};
+    use baetyl_proto::callers::{Role, TABLE};
+    let dir = TestDir::new();
+    let kit = Kit::for_test(dir.path());
+    let engine = Endpoint::unix(kit.core_socket("engine"));
+    let engine = baetyl_proto::engine::engine_service_client::EngineServiceClient::new(
+        connect_lazy(&engine, "proxy").unwrap(),
+    );
+    let proxy = std::sync::Arc::new(crate::make(&Config::default(), &kit, engine));
+    let key = SigningKey::generate().unwrap();
+    proxy
+        .known
+        .set(baetyl_proto::engine::WatchEndpointsResponse {
+            app_key: key.public_key().to_vec().into(),
+            ..Default::default()
+        });
+    let authorize = crate::auth::outside(proxy);
+    let bearer = format!("Bearer {}", token(&key, "any", "any", "any.1"));
+    let peer = Peer::new(PeerAddr::Tcp(([127, 0, 0, 1], 1).into()));
+    // What is called decides about these.
+    let anonymous = ["Function/Call", "/Invoke", "/InvokeStream"];
+    for (path, roles) in TABLE {
+        for role in Role::ALL {
+            let mut headers = http::HeaderMap::new();
+            headers.insert(baetyl_kit::grpc::ROLE, role.as_str().parse().unwrap());
+            let apps = roles.contains(&Role::App);
+            let open = anonymous.iter().any(|end| path.ends_with(end));
+            let without = authorize(&peer, path, &headers);
+            assert_eq!(without.is_ok(), apps && open, "{role} {path}");
+            headers.insert("authorization", bearer.parse().unwrap());
+            let with = authorize(&peer, path, &headers);
+            assert_eq!(with.is_ok(), apps, "{role} {path}");
+            assert!(with.is_ok_and(|caller| caller.role == "app") || !apps);
+        }
+    }
+}
+
+#[tokio::test]
+async fn features_that_the_proxy_does_not_know_are_not_in_use() {
+    let (world, _echoes) = world().await;
+    let mut registration = runtime::registration("shop", "shop.9", &["f"], 1);
+    registration.features = vec!["of-a-later-release".to_owned()];
+    let own = token(&world.key, "shop", "shop", "shop.9");
+    let runtime = Runtime::connect(&world, Some(&own), Up::Registration(registration)).await;
+    let registered = runtime.unwrap().registered;
+    assert_eq!((registered.protocol, registered.features), (1, Vec::new()));
+}

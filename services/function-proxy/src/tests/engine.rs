@@ -63,8 +63,11 @@ impl FakeEngine {
 
     pub(super) fn tell(&self, endpoints: Vec<AppEndpoint>, key: &SigningKey) {
         let app_key = key.public_key().to_vec().into();
-        self.table
-            .send_replace(Some(WatchEndpointsResponse { endpoints, app_key }));
+        self.table.send_replace(Some(WatchEndpointsResponse {
+            endpoints,
+            app_key,
+            ..WatchEndpointsResponse::default()
+        }));
     }
 }
 

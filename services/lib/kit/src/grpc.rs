@@ -17,7 +17,9 @@ use crate::listen::Peer;
 
 mod call;
 mod client;
+pub mod details;
 mod health;
+mod methods;
 mod reflection;
 mod server;
 
@@ -36,6 +38,10 @@ pub const ROLE: &str = "baetyl-role";
 
 /// Deadline of a unary call that sets none of its own.
 pub const CALL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a server works on a unary call whose caller sets no deadline: three times what our own clients ask for, and
+/// short enough that work for a caller who left without a word ends.
+pub const UNANSWERED_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Decides whether `peer` may call the gRPC path (`/package.Service/Method`), and says who it is.
 pub type Authorize =

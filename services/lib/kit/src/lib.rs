@@ -78,6 +78,7 @@
 //! | tasks, shutdown | [`tasks`] | named, owned, drained |
 //! | servers | [`listen`], [`serve`], [`grpc`] | one loop for HTTP and gRPC, Unix and TCP, with and without TLS |
 //! | clients | [`grpc`], [`backoff`], [`watch_stream`] | connect when used, again for ever |
+//! | watches | [`resume`], [`watch_stream`] | whole states with resume tokens |
 //! | files, crypto, TLS, time | [`fsio`], [`crypto`], [`tls`], [`clock`] | |
 //!
 //! # Rules
@@ -101,6 +102,7 @@ mod kit;
 pub mod listen;
 pub mod metrics;
 pub mod readiness;
+pub mod resume;
 pub mod serve;
 pub mod tasks;
 pub mod telemetry;

@@ -2,7 +2,7 @@
 //!
 //! Every watch between services works the same way: open the stream with the last resume token, take items,
 //! and when it breaks open it again after a backoff. `OUT_OF_RANGE` means that the token is too old: open
-//! again at once without one, and start over. [`events`] tells all of that; [`latest`] is for watches of which
+//! again at once without one, and start over. The server's side is [`resume`](crate::resume). [`events`] tells all of that; [`latest`] is for watches of which
 //! only the newest item counts.
 
 use std::future::Future;
@@ -62,28 +62,24 @@ where
 }
 
 /// Keeps a stream open as a task named `name` and shows its newest item; None until there is one. The last
-/// item stays while the stream is broken. Ends when all receivers are dropped or at shutdown.
-pub fn latest<T, S, Open, Fut>(
+/// item stays while the stream is broken. `open` and `token_of` are those of [`events`]. Ends when all receivers are dropped or at shutdown.
+pub fn latest<T, K, S, Open, Fut, TokenOf>(
     tasks: &Tasks,
     name: &str,
     backoff: Backoff,
-    mut open: Open,
+    open: Open,
+    token_of: TokenOf,
 ) -> watch::Receiver<Option<T>>
 where
     T: Send + Sync + 'static,
+    K: Clone + Send + 'static,
     S: Stream<Item = Result<T, Status>> + Send + Unpin + 'static,
-    Open: FnMut() -> Fut + Send + 'static,
+    Open: FnMut(Option<K>) -> Fut + Send + 'static,
     Fut: Future<Output = Result<S, Status>> + Send + 'static,
+    TokenOf: Fn(&T) -> Option<K> + Send + 'static,
 {
     let (sender, receiver) = watch::channel(None);
-    let mut events = events(
-        tasks,
-        name,
-        backoff,
-        1,
-        move |_: Option<()>| open(),
-        |_| None,
-    );
+    let mut events = events(tasks, name, backoff, 1, open, token_of);
     tasks.spawn_until_shutdown(&format!("{name}-latest"), async move {
         loop {
             tokio::select! {
@@ -99,6 +95,12 @@ where
         }
     });
     receiver
+}
+
+/// The token of a message: None when its service is of a release that gives none.
+#[must_use]
+pub fn token(resume_token: &str) -> Option<String> {
+    (!resume_token.is_empty()).then(|| resume_token.to_owned())
 }
 
 struct Watch<T, K, Open, TokenOf> {

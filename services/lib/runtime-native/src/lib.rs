@@ -39,7 +39,7 @@ mod workload;
 pub use config::NativeConfig;
 pub use erase::{EraseError, Remains, erase, remains};
 pub use exec::{ExecError, ExecSession};
-pub use logs::LogStream;
+pub use logs::{LogPosition, LogStart, LogStream, Positioned, is_too_old};
 pub use materialise::{PrepareError, put_instance_file};
 pub use ports::{PortPool, PortsExhausted, UidPool, UidsExhausted};
 pub use recover::recover;

@@ -8,6 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -19,8 +20,8 @@ mod follow;
 #[cfg(test)]
 mod tests;
 
-pub use follow::LogStream;
 pub(crate) use follow::stream;
+pub use follow::{LogPosition, LogStart, LogStream, Positioned, is_too_old};
 
 /// How often a log was rotated, and whether it is being rotated now: until then nobody can say what an offset means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,7 +32,14 @@ struct Rotations {
 
 /// The logs of all instances on disk, supervised or not.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct LogBook(Arc<Mutex<HashMap<PathBuf, watch::Sender<Rotations>>>>);
+pub(crate) struct LogBook(
+    Arc<Mutex<HashMap<PathBuf, watch::Sender<Rotations>>>>,
+    Arc<AtomicU64>,
+);
+
+/// Between the first counts of two logs: a position in a log that was forgotten means nothing in one that was added
+/// later under the same name.
+const GENERATION: u64 = 1 << 32;
 
 impl LogBook {
     /// From now on this log is rotated. Creates it when absent, so that it can be followed before its instance starts.
@@ -44,7 +52,10 @@ impl LogBook {
             .append(true)
             .mode(0o640)
             .open(log)?;
-        self.lock().entry(log.to_owned()).or_default();
+        self.lock().entry(log.to_owned()).or_insert_with(|| {
+            let done = self.1.fetch_add(GENERATION, Ordering::Relaxed);
+            watch::Sender::new(Rotations { done, busy: false })
+        });
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use crate::config::NativeConfig;
 use crate::end::{end_instance, living_shim};
 use crate::exec::{ExecError, ExecSession};
 use crate::instance::recorded_cgroups;
-use crate::logs::{self, LogStream};
+use crate::logs::{self, LogStart, LogStream};
 use crate::materialise::{PrepareError, materialise};
 use crate::paths::Paths;
 use crate::secrets;
@@ -373,13 +373,13 @@ impl NativeRuntime {
         self.shared().paths.log(id)
     }
 
-    /// The last `tail` lines of an instance's log, then, with `follow`, what is written, across rotations, until the
+    /// An instance's log from `start` (a number: that many lines from its end), then, with `follow`, what is written, across rotations, until the
     /// stream is dropped or the instance removed. Instances that are not supervised have a log to read, not to follow.
-    pub fn logs(&self, id: &InstanceId, tail: usize, follow: bool) -> LogStream {
+    pub fn logs(&self, id: &InstanceId, start: impl Into<LogStart>, follow: bool) -> LogStream {
         let (stream, reading) = logs::stream(
             &self.shared().logs,
             &self.shared().paths.log(id),
-            tail,
+            start.into(),
             follow,
         );
         let cancel = self.shared().cancel.clone();

@@ -5,17 +5,17 @@ use super::*;
 use crate::ledger::Ledger;
 use crate::shadow::Identity;
 
-fn shadow() -> (tempfile::TempDir, Shadow) {
+pub(crate) fn shadow() -> (tempfile::TempDir, Shadow) {
     let dir = tempfile::tempdir().unwrap();
     let shadow = Shadow::load(Ledger::open(dir.path()).unwrap(), Vec::new()).unwrap();
     (dir, shadow)
 }
 
-fn uid(last: char) -> String {
+pub(crate) fn uid(last: char) -> String {
     format!("0190c7a0-0000-7000-8000-00000000000{last}")
 }
 
-fn signed(node: char, epoch: u64, generation: u64, content: char) -> SignedDesire {
+pub(crate) fn signed(node: char, epoch: u64, generation: u64, content: char) -> SignedDesire {
     let desire = Desire {
         namespace: "default".into(),
         node_name: "n1".into(),

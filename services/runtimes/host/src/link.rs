@@ -271,6 +271,8 @@ impl<E: Executor> Session<'_, E> {
             instance: identity.claims.instance.clone(),
             functions: self.profile.functions.clone(),
             concurrency,
+            // None yet: a later release names here what it can do beyond the protocol.
+            features: Vec::new(),
         }
     }
 }

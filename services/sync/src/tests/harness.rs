@@ -182,7 +182,7 @@ impl World {
         let wait = async {
             let mut watch = self
                 .as_role("engine")
-                .watch_link_state(WatchLinkStateRequest {})
+                .watch_link_state(WatchLinkStateRequest::default())
                 .await
                 .unwrap()
                 .into_inner();

@@ -3,7 +3,7 @@
 use std::fs;
 
 use baetyl_proto::sync::link_state::Phase;
-use baetyl_proto::sync::{GetIdentityRequest, InstallIdentityRequest};
+use baetyl_proto::sync::{GetIdentityRequest, InstallIdentityRequest, WatchLinkStateRequest};
 use baetyl_testkit::{Leaf, eventually};
 use tonic::{Code, Status};
 
@@ -51,6 +51,29 @@ async fn without_an_identity_sync_is_alive_and_waits_for_one() {
         .await
         .unwrap();
     assert!(!identity.into_inner().installed);
+}
+
+#[tokio::test]
+async fn a_link_state_that_the_watcher_has_is_not_sent_again() {
+    let mut world = World::new().await;
+    world.until_phase(Phase::WaitingForIdentity).await;
+    let engine = world.as_role("engine");
+    let watch = async |token: &str| {
+        let resume_token = token.to_owned();
+        let request = WatchLinkStateRequest { resume_token };
+        let answer = engine.clone().watch_link_state(request).await;
+        answer.map(tonic::Response::into_inner)
+    };
+    let mut first = watch("").await.unwrap();
+    let known = first.message().await.unwrap().unwrap();
+    let mut again = watch(&known.resume_token).await.unwrap();
+    world.install().await;
+    let news = again.message().await.unwrap().unwrap();
+    assert_ne!(news.state.unwrap().phase(), Phase::WaitingForIdentity);
+    world.stop_sync().await;
+    world.start_sync().await;
+    let refused = watch(&news.resume_token).await.err().unwrap();
+    assert_eq!(refused.code(), Code::OutOfRange);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! What happens around each call: span, authorisation, deadline, panics, the end at shutdown.
 
+use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Code, Status};
 use tracing::Instrument as _;
 
-use super::Authorize;
+use super::{Authorize, UNANSWERED_DEADLINE};
 use crate::listen::Peer;
 use crate::metrics::{Counter, Histogram, Metrics, SECONDS};
 use crate::tasks::panic_message;
@@ -50,6 +51,8 @@ pub(super) struct Calls {
     pub(super) authorize: Authorize,
     pub(super) token: CancellationToken,
     pub(super) metrics: CallMetrics,
+    /// Unary methods that end after [`UNANSWERED_DEADLINE`] when their caller sets no deadline.
+    pub(super) capped: Arc<HashSet<String>>,
 }
 
 #[derive(Clone)]
@@ -144,7 +147,8 @@ async fn answer(calls: &Calls, path: &str, mut request: Request<Body>, next: Nex
             }
         }
     }
-    let deadline = deadline_of(request.headers());
+    let capped = || calls.capped.contains(path).then_some(UNANSWERED_DEADLINE);
+    let deadline = deadline_of(request.headers()).or_else(capped);
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
     let answered = match deadline {
         Some(deadline) => match tokio::time::timeout(deadline, answer).await {

@@ -1,5 +1,6 @@
 //! The server shell.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use tower::Service;
 
 use super::call::{CallMetrics, Calls, around, register_codes};
 use super::health::ReadinessHealth;
-use super::{Authorize, reflection};
+use super::{Authorize, methods, reflection};
 use crate::kit::Kit;
 use crate::listen::{Listen, Listener, UnixAccess};
 use crate::serve::{self, ServeError, ServerTls};
@@ -29,6 +30,7 @@ pub struct Server {
     services: Vec<&'static str>,
     authorize: Authorize,
     descriptors: Option<&'static [u8]>,
+    own_deadlines: &'static [&'static str],
     access: UnixAccess,
     tls: Option<ServerTls>,
     http: Option<Router>,
@@ -47,6 +49,7 @@ impl Server {
                 Err(Status::permission_denied("nobody may call this server yet"))
             }),
             descriptors: None,
+            own_deadlines: &[],
             access: UnixAccess::Private,
             tls: None,
             http: None,
@@ -78,10 +81,18 @@ impl Server {
         self
     }
 
-    /// Serves reflection for this encoded `FileDescriptorSet`.
+    /// Serves reflection for this encoded `FileDescriptorSet`, and ends each unary call of these contracts after
+    /// [`UNANSWERED_DEADLINE`](super::UNANSWERED_DEADLINE) when its caller sets no deadline.
     #[must_use]
     pub fn reflection(mut self, descriptors: &'static [u8]) -> Self {
         self.descriptors = Some(descriptors);
+        self
+    }
+
+    /// Paths of unary methods that may take longer without a caller's deadline, because they set one themselves.
+    #[must_use]
+    pub fn own_deadlines(mut self, paths: &'static [&'static str]) -> Self {
+        self.own_deadlines = paths;
         self
     }
 
@@ -135,10 +146,14 @@ impl Server {
         };
         let metrics = CallMetrics::new(self.kit.metrics(), &self.name);
         register_codes(&metrics);
+        let capped = self.descriptors.map_or_else(HashSet::new, |descriptors| {
+            methods::unary(descriptors, &self.services, self.own_deadlines)
+        });
         let calls = Calls {
             authorize: self.authorize,
             token: self.kit.shutdown().clone(),
             metrics,
+            capped: Arc::new(capped),
         };
         let mut router = self
             .routes

@@ -131,13 +131,15 @@ async fn a_server_that_keeps_saying_out_of_range_is_not_asked_in_a_tight_loop() 
 async fn the_newest_item_stays_while_the_stream_is_broken() {
     let tasks = Tasks::new("test");
     let server = Server::new(vec![Ok(vec![Ok(1), Ok(2)])]);
-    let mut open = server.open();
-    let mut receiver = latest(&tasks, "watch", Backoff::local(), move || open(None));
+    let mut receiver = latest(&tasks, "watch", Backoff::local(), server.open(), |item| {
+        Some(*item)
+    });
     receiver.wait_for(|item| *item == Some(2)).await.unwrap();
     while server.tokens.lock().unwrap().len() < 4 {
         tokio::time::advance(Duration::from_secs(1)).await;
     }
     assert_eq!(*receiver.borrow(), Some(2));
+    assert_eq!(server.tokens.lock().unwrap()[..2], [None, Some(2)]);
 }
 
 #[tokio::test]

@@ -223,24 +223,70 @@ fn ended(kit: &Kit, code: &str) -> String {
     line.expect("every status is on the page").to_owned()
 }
 
+/// A call as it comes in. No client, which would give up at the same moment.
+async fn hang(server: Server, timeout: Option<&str>) -> Code {
+    let addr = PeerAddr::Tcp(([127, 0, 0, 1], 1).into());
+    let mut request = http::Request::post("/test.Echo/Hang")
+        .header("content-type", "application/grpc")
+        .extension(Peer::new(addr));
+    if let Some(timeout) = timeout {
+        request = request.header("grpc-timeout", timeout);
+    }
+    // An empty message: five bytes of frame.
+    let request = request.body(axum::body::Body::from(vec![0; 5])).unwrap();
+    let authorize: Authorize = Arc::new(|_, _, _| Ok(CallerInfo::new("admin")));
+    let router = server.authorize(authorize).into_router();
+    let response = router.oneshot(request).await.unwrap();
+    let status = response.headers().get("grpc-status").unwrap();
+    Code::from_bytes(status.as_bytes())
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_call_past_its_deadline_is_given_up_by_the_server() {
     let dir = TestDir::new();
     let kit = Kit::for_test(dir.path());
-    let authorize: Authorize = Arc::new(|_, _, _| Ok(CallerInfo::new("admin")));
-    let router = server(&kit).authorize(authorize).into_router();
-    let addr = PeerAddr::Tcp(([127, 0, 0, 1], 1).into());
-    // An empty message: five bytes of frame. No client, which would give up at the same moment.
-    let request = http::Request::post("/test.Echo/Hang")
-        .header("content-type", "application/grpc")
-        .header("grpc-timeout", "20S")
-        .extension(Peer::new(addr))
-        .body(axum::body::Body::from(vec![0; 5]))
-        .unwrap();
-    let response = router.oneshot(request).await.unwrap();
-    let status = response.headers().get("grpc-status").unwrap();
-    assert_eq!(Code::from_bytes(status.as_bytes()), Code::DeadlineExceeded);
+    let code = hang(server(&kit), Some("20S")).await;
+    assert_eq!(code, Code::DeadlineExceeded);
     assert_eq!(ended(&kit, "DeadlineExceeded"), "1");
+}
+
+/// Says that `test.Echo/Hang` is unary.
+fn descriptors() -> &'static [u8] {
+    use prost::Message as _;
+    use prost_types::{
+        FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto, ServiceDescriptorProto,
+    };
+    let method = MethodDescriptorProto {
+        name: Some("Hang".to_owned()),
+        ..MethodDescriptorProto::default()
+    };
+    let service = ServiceDescriptorProto {
+        name: Some("Echo".to_owned()),
+        method: vec![method],
+        ..ServiceDescriptorProto::default()
+    };
+    let file = FileDescriptorProto {
+        package: Some("test".to_owned()),
+        service: vec![service],
+        ..FileDescriptorProto::default()
+    };
+    FileDescriptorSet { file: vec![file] }
+        .encode_to_vec()
+        .leak()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_unary_call_without_a_deadline_is_given_up_unless_its_method_has_one_of_its_own() {
+    let dir = TestDir::new();
+    let kit = Kit::for_test(dir.path());
+    let described = || server(&kit).reflection(descriptors());
+    let begin = tokio::time::Instant::now();
+    assert_eq!(hang(described(), None).await, Code::DeadlineExceeded);
+    assert_eq!(begin.elapsed(), grpc::UNANSWERED_DEADLINE);
+
+    let own = hang(described().own_deadlines(&["/test.Echo/Hang"]), None);
+    let waited = tokio::time::timeout(grpc::UNANSWERED_DEADLINE * 10, own).await;
+    assert!(waited.is_err(), "the shell gave up: {waited:?}");
 }
 
 #[tokio::test]

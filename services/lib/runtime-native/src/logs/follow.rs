@@ -1,6 +1,6 @@
 //! Reading a log: its last lines, then what is written, woken by inotify and carried across rotations.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -24,23 +24,82 @@ const PIECE: usize = 64 << 10;
 /// Pieces that wait for a slow reader; then reading waits for it too.
 const AHEAD: usize = 4;
 
+/// A place in a log, across its rotations. Means something in this process only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogPosition {
+    /// How often the log was rotated before its bytes were written to the file of the offset.
+    pub rotations: u64,
+    /// Bytes from the beginning of that file.
+    pub offset: u64,
+}
+
+/// Where reading begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogStart {
+    /// So many lines from the end.
+    Tail(usize),
+    /// After what was read already.
+    After(LogPosition),
+}
+
+impl From<usize> for LogStart {
+    fn from(lines: usize) -> Self {
+        Self::Tail(lines)
+    }
+}
+
+/// The position is of a file that was rotated away, or of another log of this name.
+#[derive(Debug, thiserror::Error)]
+#[error("the log was rotated beyond this position")]
+struct TooOld;
+
+/// Whether reading ended because [`LogStart::After`] names what is not there any more.
+#[must_use]
+pub fn is_too_old(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<TooOld>())
+}
+
 /// Pieces of a log, in order. Ends after the tail, or when the log is removed. Dropping it ends the reading.
 #[derive(Debug)]
-pub struct LogStream(mpsc::Receiver<io::Result<Bytes>>);
+pub struct LogStream(mpsc::Receiver<io::Result<Piece>>);
+
+/// Bytes, and where the log goes on after them.
+type Piece = (Bytes, LogPosition);
+
+impl LogStream {
+    /// The same with the position after each piece.
+    #[must_use]
+    pub fn with_positions(self) -> Positioned {
+        Positioned(self.0)
+    }
+}
 
 impl Stream for LogStream {
     type Item = io::Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let piece = self.0.poll_recv(context);
+        piece.map(|piece| piece.map(|piece| piece.map(|(bytes, _)| bytes)))
+    }
+}
+
+/// [`LogStream`] with positions.
+#[derive(Debug)]
+pub struct Positioned(mpsc::Receiver<io::Result<Piece>>);
+
+impl Stream for Positioned {
+    type Item = io::Result<Piece>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.0.poll_recv(context)
     }
 }
 
-/// Reads a log: the last `tail` lines of what there is, then, with `follow`, what comes.
+/// Reads a log from `start`, then, with `follow`, what comes.
 pub(crate) fn stream(
     book: &LogBook,
     log: &Path,
-    tail: usize,
+    start: LogStart,
     follow: bool,
 ) -> (LogStream, impl Future<Output = ()> + Send + use<>) {
     let (sender, receiver) = mpsc::channel(AHEAD);
@@ -50,7 +109,7 @@ pub(crate) fn stream(
     let reading = async move {
         let told = sender.clone();
         let read = async {
-            let mut reader = Reader::open(log, tail, rotations).await?;
+            let mut reader = Reader::open(log, start, rotations).await?;
             reader.copy(&sender).await?;
             if follow {
                 reader.follow(&sender).await
@@ -80,32 +139,41 @@ struct Reader {
 impl Reader {
     async fn open(
         log: PathBuf,
-        tail: usize,
+        start: LogStart,
         mut rotations: watch::Receiver<Rotations>,
     ) -> io::Result<Self> {
         loop {
             let before = at_rest(&mut rotations).await;
             let path = log.clone();
-            let (file, offset) = blocking(move || {
-                let mut file = File::open(path)?;
-                let offset = tail_start(&mut file, tail)?;
-                Ok((file, offset))
+            let (file, position) = blocking(move || {
+                let mut file = File::open(&path)?;
+                let position = match start {
+                    LogStart::Tail(lines) => LogPosition {
+                        rotations: before.done,
+                        offset: tail_start(&mut file, lines)?,
+                    },
+                    LogStart::After(position) => {
+                        check(&path, &file, before.done, position)?;
+                        position
+                    }
+                };
+                Ok((file, position))
             })
             .await?;
             if *rotations.borrow() == before {
                 return Ok(Self {
                     log,
                     file,
-                    offset,
+                    offset: position.offset,
                     rotations,
-                    seen: before.done,
+                    seen: position.rotations,
                 });
             }
         }
     }
 
     /// Sends everything there is from the offset on.
-    async fn copy(&mut self, sender: &mpsc::Sender<io::Result<Bytes>>) -> io::Result<()> {
+    async fn copy(&mut self, sender: &mpsc::Sender<io::Result<Piece>>) -> io::Result<()> {
         loop {
             let before = self.catch_up(sender).await?;
             let piece = read_at(&self.file, self.offset).await?;
@@ -123,14 +191,18 @@ impl Reader {
                 return Ok(());
             }
             self.offset += piece.len() as u64;
-            send(sender, piece).await?;
+            let position = LogPosition {
+                rotations: before.done,
+                offset: self.offset,
+            };
+            send(sender, (piece, position)).await?;
         }
     }
 
     /// Sends what was moved to rotated files since the last look. Answers what it took into account.
     async fn catch_up(
         &mut self,
-        sender: &mpsc::Sender<io::Result<Bytes>>,
+        sender: &mpsc::Sender<io::Result<Piece>>,
     ) -> io::Result<Rotations> {
         let now = at_rest(&mut self.rotations).await;
         for behind in (1..=now.done - self.seen).rev() {
@@ -145,7 +217,11 @@ impl Reader {
                     break;
                 }
                 offset += piece.len() as u64;
-                send(sender, piece).await?;
+                let position = LogPosition {
+                    rotations: now.done - behind,
+                    offset,
+                };
+                send(sender, (piece, position)).await?;
             }
         }
         self.seen = now.done;
@@ -153,7 +229,7 @@ impl Reader {
     }
 
     /// Sends what is written, until the log is removed.
-    async fn follow(&mut self, sender: &mpsc::Sender<io::Result<Bytes>>) -> io::Result<()> {
+    async fn follow(&mut self, sender: &mpsc::Sender<io::Result<Piece>>) -> io::Result<()> {
         let fd = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
         let flags = inotify::WatchFlags::MODIFY
             | inotify::WatchFlags::DELETE_SELF
@@ -187,6 +263,21 @@ impl Reader {
     }
 }
 
+/// Whether what follows the position is there completely: its file is the current one or a rotated one that is kept.
+fn check(log: &Path, current: &File, done: u64, position: LogPosition) -> io::Result<()> {
+    let length = match done.checked_sub(position.rotations) {
+        None => None,
+        Some(0) => Some(current.metadata()?.len()),
+        Some(behind) => fs::metadata(numbered(log, behind))
+            .ok()
+            .map(|metadata| metadata.len()),
+    };
+    match length {
+        Some(length) if position.offset <= length => Ok(()),
+        _ => Err(io::Error::other(TooOld)),
+    }
+}
+
 /// The rotations, when none is going on.
 async fn at_rest(rotations: &mut watch::Receiver<Rotations>) -> Rotations {
     // An error: the log was forgotten, and there will be no other rotation.
@@ -203,7 +294,7 @@ fn drain(fd: &OwnedFd) {
     while events.next().is_ok() {}
 }
 
-async fn send(sender: &mpsc::Sender<io::Result<Bytes>>, piece: Bytes) -> io::Result<()> {
+async fn send(sender: &mpsc::Sender<io::Result<Piece>>, piece: Piece) -> io::Result<()> {
     sender
         .send(Ok(piece))
         .await

@@ -89,7 +89,7 @@ fn a_log_far_over_its_cap_leaves_its_newest_part() {
 }
 
 async fn read(book: &LogBook, log: &Path, tail: usize) -> String {
-    let (stream, reading) = stream(book, log, tail, false);
+    let (stream, reading) = stream(book, log, LogStart::Tail(tail), false);
     let (pieces, ()) = tokio::join!(
         stream.map(|piece| piece.unwrap()).collect::<Vec<_>>(),
         reading
@@ -111,7 +111,12 @@ async fn the_tail_is_read_and_ends() {
 
 #[tokio::test]
 async fn a_log_that_is_not_there_is_an_error() {
-    let (mut stream, reading) = stream(&LogBook::default(), Path::new("/no/such.log"), 1, false);
+    let (mut stream, reading) = stream(
+        &LogBook::default(),
+        Path::new("/no/such.log"),
+        LogStart::Tail(1),
+        false,
+    );
     let (piece, ()) = tokio::join!(stream.next(), reading);
     assert_eq!(piece.unwrap().unwrap_err().kind(), io::ErrorKind::NotFound);
 }
@@ -122,7 +127,7 @@ async fn following_misses_nothing_across_rotations() {
     let log = dir.path().join("x.log");
     let book = LogBook::default();
     book.add(&log).unwrap();
-    let (mut stream, reading) = stream(&book, &log, 10, true);
+    let (mut stream, reading) = stream(&book, &log, LogStart::Tail(10), true);
     let reading = tokio::spawn(reading);
     let mut writer = OpenOptions::new().append(true).open(&log).unwrap();
     let mut seen = String::new();
@@ -148,6 +153,77 @@ async fn following_misses_nothing_across_rotations() {
     reading.await.unwrap();
 }
 
+async fn read_after(
+    book: &LogBook,
+    log: &Path,
+    start: LogStart,
+) -> io::Result<(String, LogPosition)> {
+    let (stream, reading) = stream(book, log, start, false);
+    let (pieces, ()) = tokio::join!(stream.with_positions().collect::<Vec<_>>(), reading);
+    let mut text = String::new();
+    let mut end = LogPosition {
+        rotations: 0,
+        offset: 0,
+    };
+    for piece in pieces {
+        let (bytes, position) = piece?;
+        text.push_str(std::str::from_utf8(&bytes).unwrap());
+        end = position;
+    }
+    Ok((text, end))
+}
+
+#[tokio::test]
+async fn reading_goes_on_after_a_position_without_repeating_a_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("x.log");
+    let book = LogBook::default();
+    book.add(&log).unwrap();
+    let mut writer = OpenOptions::new().append(true).open(&log).unwrap();
+    writeln!(writer, "one").unwrap();
+    let (text, first) = read_after(&book, &log, LogStart::Tail(10)).await.unwrap();
+    assert_eq!(text, "one\n");
+    writeln!(writer, "two").unwrap();
+    book.rotate_one(&log, SMALL);
+    writeln!(writer, "three").unwrap();
+    let (text, end) = read_after(&book, &log, LogStart::After(first))
+        .await
+        .unwrap();
+    assert_eq!(text, "two\nthree\n");
+    let (text, _) = read_after(&book, &log, LogStart::After(end)).await.unwrap();
+    assert_eq!(text, "");
+}
+
+#[tokio::test]
+async fn a_position_that_was_rotated_away_or_is_of_an_earlier_log_is_too_old() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("x.log");
+    let book = LogBook::default();
+    book.add(&log).unwrap();
+    fs::write(&log, "one\n").unwrap();
+    let (_, first) = read_after(&book, &log, LogStart::Tail(10)).await.unwrap();
+    let too_old = async |position| {
+        let start = LogStart::After(position);
+        let error = read_after(&book, &log, start).await.unwrap_err();
+        is_too_old(&error)
+    };
+    let beyond = LogPosition { offset: 5, ..first };
+    assert!(too_old(beyond).await);
+    for _ in 0..=SMALL.keep {
+        book.rotate_one(&log, SMALL);
+    }
+    assert!(too_old(first).await);
+    let last = LogPosition {
+        rotations: u64::from(SMALL.keep) + 1,
+        offset: 0,
+    };
+    assert!(read_after(&book, &log, LogStart::After(last)).await.is_ok());
+    // The instance was removed, and another one of its name came.
+    book.forget(&log);
+    book.add(&log).unwrap();
+    assert!(too_old(last).await);
+}
+
 #[tokio::test]
 async fn following_ends_when_the_log_is_removed() {
     let dir = tempfile::tempdir().unwrap();
@@ -155,7 +231,7 @@ async fn following_ends_when_the_log_is_removed() {
     let book = LogBook::default();
     book.add(&log).unwrap();
     fs::write(&log, "last words\n").unwrap();
-    let (mut stream, reading) = stream(&book, &log, 10, true);
+    let (mut stream, reading) = stream(&book, &log, LogStart::Tail(10), true);
     let reading = tokio::spawn(reading);
     assert_eq!(stream.next().await.unwrap().unwrap(), "last words\n");
     fs::remove_file(&log).unwrap();

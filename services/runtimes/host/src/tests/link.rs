@@ -51,6 +51,7 @@ impl RuntimeService for FakeProxy {
         let registered = Registered {
             protocol: 1,
             heartbeat_period_ms: self.heartbeat_ms,
+            ..Registered::default()
         };
         down.try_send(Ok(wire(Down::Registered(registered))))
             .unwrap();

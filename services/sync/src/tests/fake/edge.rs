@@ -116,8 +116,12 @@ impl NodeService for FakeNode {
         &self,
         _: Request<WatchDesireRequest>,
     ) -> Result<Response<Self::WatchDesireStream>, Status> {
-        let held = WatchStream::new(self.held.subscribe())
-            .map(|desire| Ok(WatchDesireResponse { desire }));
+        let held = WatchStream::new(self.held.subscribe()).map(|desire| {
+            Ok(WatchDesireResponse {
+                desire,
+                ..WatchDesireResponse::default()
+            })
+        });
         Ok(Response::new(Box::pin(held)))
     }
 
