@@ -5,9 +5,13 @@ use std::fs;
 
 use anyhow::{Context as _, Result, bail};
 use prost_types::field_descriptor_proto::{Label, Type};
-use prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet};
+use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet};
 
 use crate::{codegen, root};
+
+mod lint;
+#[cfg(test)]
+mod tests;
 
 const BASELINE: &str = "proto/baseline.json";
 
@@ -20,7 +24,7 @@ type Facts = BTreeMap<String, String>;
 /// When a rule is broken or something that others rely on changed.
 pub(crate) fn run(accept: bool) -> Result<()> {
     let set = codegen::descriptors()?;
-    let mut faults = lint(&set);
+    let mut faults = lint::faults(&set);
     let now = facts(&set);
     let path = root().join(BASELINE);
     let before: Facts = if path.exists() {
@@ -107,7 +111,7 @@ fn message_facts(scope: &str, message: &DescriptorProto, facts: &mut Facts) {
         };
         facts.insert(
             format!("field {scope}#{}", field.number()),
-            format!("{label}{kind} {}", field.name()),
+            format!("{label}{kind} {}{}", field.name(), presence(message, field)),
         );
     }
     for nested in &message.nested_type {
@@ -116,6 +120,17 @@ fn message_facts(scope: &str, message: &DescriptorProto, facts: &mut Facts) {
     for enumeration in &message.enum_type {
         enum_facts(&scope, enumeration, facts);
     }
+}
+
+/// Which fields exclude each other, and whether absence can be told: both change what old peers read.
+fn presence(message: &DescriptorProto, field: &FieldDescriptorProto) -> String {
+    if field.proto3_optional() {
+        return " optional".to_owned();
+    }
+    let group = field
+        .oneof_index
+        .and_then(|index| message.oneof_decl.get(usize::try_from(index).ok()?));
+    group.map_or_else(String::new, |group| format!(" in oneof {}", group.name()))
 }
 
 fn enum_facts(scope: &str, enumeration: &prost_types::EnumDescriptorProto, facts: &mut Facts) {
@@ -129,72 +144,4 @@ fn enum_facts(scope: &str, enumeration: &prost_types::EnumDescriptorProto, facts
 
 fn is_ours(file: &FileDescriptorProto) -> bool {
     file.package().starts_with("baetyl.") || file.package() == "faas"
-}
-
-/// Names, packages and comments as `proto/README.md` asks for.
-fn lint(set: &FileDescriptorSet) -> Vec<String> {
-    let mut faults = Vec::new();
-    for file in set
-        .file
-        .iter()
-        .filter(|file| file.package().starts_with("baetyl."))
-    {
-        let folder = file.package().replace('.', "/");
-        if !file.name().starts_with(&folder) {
-            faults.push(format!(
-                "{}: package {} does not match the path",
-                file.name(),
-                file.package()
-            ));
-        }
-        for service in &file.service {
-            if !service.name().ends_with("Service") {
-                faults.push(format!(
-                    "{}: service {} must end in Service",
-                    file.name(),
-                    service.name()
-                ));
-            }
-            for method in &service.method {
-                let request = format!(".{}.{}Request", file.package(), method.name());
-                let response = format!(".{}.{}Response", file.package(), method.name());
-                if method.input_type() != request || method.output_type() != response {
-                    faults.push(format!(
-                        "{}: {} must take {request} and give {response}",
-                        file.name(),
-                        method.name()
-                    ));
-                }
-            }
-        }
-        for message in &file.message_type {
-            lint_message(file.name(), message, &mut faults);
-        }
-    }
-    faults
-}
-
-fn lint_message(file: &str, message: &DescriptorProto, faults: &mut Vec<String>) {
-    for field in &message.field {
-        if field.name().chars().any(|c| c.is_ascii_uppercase()) {
-            faults.push(format!(
-                "{file}: {}.{} must be lower_snake_case",
-                message.name(),
-                field.name()
-            ));
-        }
-    }
-    for enumeration in &message.enum_type {
-        let zero = enumeration.value.first();
-        if !zero.is_some_and(|value| value.number() == 0 && value.name().ends_with("_UNSPECIFIED"))
-        {
-            faults.push(format!(
-                "{file}: the first value of {} must be …_UNSPECIFIED = 0",
-                enumeration.name()
-            ));
-        }
-    }
-    for nested in &message.nested_type {
-        lint_message(file, nested, faults);
-    }
 }
