@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use baetyl_kit::grpc::{CallerInfo, Server};
+use baetyl_kit::grpc::{Authorize, CallerInfo, Server};
 use baetyl_kit::{Kit, listen::Listen, serve::ServeError};
 use baetyl_model::NodeName;
 use baetyl_proto::activation::activation_service_server::ActivationServiceServer;
@@ -233,21 +233,26 @@ pub async fn serve(
     let tls = activator.pki.activation_tls();
     let server = Server::new(kit, "activation")
         .tls(tls)
-        .authorize(Arc::new(|_, path, _| {
-            if may_call(Role::Anyone, path) {
-                Ok(CallerInfo::new(Role::Anyone.as_str()))
-            } else {
-                Err(Status::permission_denied(format!(
-                    "{path} is not served here"
-                )))
-            }
-        }))
+        .authorize(authorize())
         .reflection(baetyl_proto::DESCRIPTORS)
         .add_service(ActivationServiceServer::new(grpc::Service(
             activator.clone(),
         )))
         .http(rest::router(activator));
     Ok(server.serve(listen).await?)
+}
+
+/// Anyone may try; the token decides.
+fn authorize() -> Authorize {
+    Arc::new(|_, path, _| {
+        if may_call(Role::Anyone, path) {
+            Ok(CallerInfo::new(Role::Anyone.as_str()))
+        } else {
+            Err(Status::permission_denied(format!(
+                "{path} is not served here"
+            )))
+        }
+    })
 }
 
 /// Why activation is not served.

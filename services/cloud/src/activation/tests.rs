@@ -429,3 +429,23 @@ async fn a_body_that_is_no_json_or_too_long_is_refused_with_a_status_that_says_s
     let long = json!({"csr": "x".repeat(70_000)}).to_string();
     assert_eq!(setup.post(&long).await.0, 413);
 }
+
+#[test]
+fn on_the_activation_listener_a_claimed_role_counts_for_nothing() {
+    use baetyl_kit::listen::{Peer, PeerAddr};
+    use baetyl_proto::callers::TABLE;
+    let authorize = authorize();
+    let peer = Peer::new(PeerAddr::Tcp(([127, 0, 0, 1], 1).into()));
+    for (path, roles) in TABLE {
+        for role in Role::ALL {
+            let mut headers = http::HeaderMap::new();
+            headers.insert(baetyl_kit::grpc::ROLE, role.as_str().parse().unwrap());
+            let answer = authorize(&peer, path, &headers);
+            assert_eq!(
+                answer.is_ok(),
+                roles.contains(&Role::Anyone),
+                "{role} {path}"
+            );
+        }
+    }
+}

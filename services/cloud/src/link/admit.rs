@@ -131,3 +131,53 @@ pub(super) fn unavailable(error: StoreError) -> Status {
     tracing::error!(error = %chain(&error), "the link cannot use the database");
     Status::unavailable("the cloud cannot read its database at the moment; try again")
 }
+
+#[cfg(test)]
+mod tests {
+    use baetyl_kit::listen::{Peer, PeerAddr};
+    use baetyl_proto::callers::TABLE;
+    use tonic::Code;
+
+    use super::*;
+    use crate::pki::testing::{csr, fixture, node_key};
+
+    #[tokio::test]
+    async fn on_the_link_a_certificate_opens_exactly_the_rows_of_nodes_whatever_role_is_claimed() {
+        let fixture = fixture().await;
+        let node = fixture.add_node("n1").await;
+        let issued = fixture
+            .pki
+            .issue_node_certificate(&csr(&node_key()), &node)
+            .unwrap();
+        let authorize = authorize(fixture.pki.clone());
+        let stranger = Peer::new(PeerAddr::Tcp(([127, 0, 0, 1], 1).into()));
+        let known = Peer {
+            certificates: [issued.certificate].into(),
+            ..stranger.clone()
+        };
+        let each = |check: &dyn Fn(Role, &str, &[Role], &http::HeaderMap)| {
+            for (path, roles) in TABLE {
+                for role in Role::ALL {
+                    let mut headers = http::HeaderMap::new();
+                    headers.insert(baetyl_kit::grpc::ROLE, role.as_str().parse().unwrap());
+                    check(role, path, roles, &headers);
+                }
+            }
+        };
+        each(&|role, path, roles, headers| {
+            let answer = authorize(&known, path, headers);
+            assert_eq!(
+                answer.is_ok(),
+                roles.contains(&Role::Device),
+                "{role} {path}"
+            );
+            let refused = authorize(&stranger, path, headers).unwrap_err();
+            assert_eq!(refused.code(), Code::Unauthenticated, "{role} {path}");
+        });
+        fixture.advance_days(3650);
+        each(&|role, path, _, headers| {
+            let answer = authorize(&known, path, headers);
+            assert_eq!(answer.is_ok(), path == RENEW, "{role} {path}");
+        });
+    }
+}

@@ -164,6 +164,33 @@ mod tests {
     }
 
     #[test]
+    fn on_an_application_socket_a_token_opens_exactly_the_rows_of_applications() {
+        let key = SigningKey::generate().unwrap();
+        let public = key.public_key().to_vec();
+        let authorize = apps(move || Some(public.clone()));
+        let claims = token::Claims {
+            app: "web".into(),
+            service: "web".into(),
+            instance: "i".into(),
+            iat: 0,
+        };
+        let bearer = format!("Bearer {}", token::issue(&claims, |bytes| key.sign(bytes)));
+        for (path, roles) in TABLE {
+            for role in Role::ALL {
+                let claimed = [(ROLE, role.as_str()), ("authorization", bearer.as_str())];
+                let answer = authorize(&unix(0), path, &headers(&claimed));
+                assert_eq!(answer.is_ok(), roles.contains(&Role::App), "{role} {path}");
+                let without = authorize(&unix(0), path, &headers(&claimed[..1]));
+                assert_eq!(
+                    without.unwrap_err().code(),
+                    Code::Unauthenticated,
+                    "{role} {path}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn before_engine_told_its_key_tokens_cannot_be_checked() {
         let refused = apps(|| None)(
             &unix(1),
