@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
+use rustix::process::{Pid, WaitOptions, kill_process, wait};
 
 use crate::shim::Signals;
 
@@ -51,7 +51,7 @@ pub fn attend(command: &mut Command) -> io::Result<u8> {
                     .unwrap_or(u8::MAX));
             }
         }
-        for signal in signals.came().filter(|signal| *signal != Signal::CHILD) {
+        for signal in signals.came() {
             // Not collected yet, therefore still this process.
             let _ = kill_process(program, signal);
         }

@@ -193,7 +193,6 @@ impl Shim {
             }
             for signal in self.signals.came().collect::<Vec<_>>() {
                 match signal {
-                    Signal::CHILD => {}
                     Signal::QUIT => linger_until = Some(Instant::now()),
                     signal => {
                         stopping |= matches!(signal, Signal::TERM | Signal::INT);

@@ -24,8 +24,10 @@ impl Signals {
     pub(crate) fn take() -> io::Result<Self> {
         let (wake, waker) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
-        let mut raised = Vec::with_capacity(7);
-        for number in [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGQUIT, SIGCHLD] {
+        // Nobody asks whether a child ended: whoever wakes looks.
+        signal_hook::low_level::pipe::register(SIGCHLD, waker.try_clone()?)?;
+        let mut raised = Vec::with_capacity(6);
+        for number in [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGQUIT] {
             let flag = Arc::new(AtomicBool::new(false));
             // The flag first: whoever is woken must find it set.
             signal_hook::flag::register(number, Arc::clone(&flag))?;
@@ -47,7 +49,7 @@ impl Signals {
         while matches!(self.wake.read(&mut sink), Ok(n) if n == sink.len()) {}
     }
 
-    /// Those that came since the last call.
+    /// Those that came since the last call. The end of a child wakes and is not among them.
     pub(crate) fn came(&self) -> impl Iterator<Item = Signal> + '_ {
         self.raised
             .iter()
