@@ -214,11 +214,11 @@ fn validate(db: &Database) -> Result<(), redb::Error> {
     }
     for row in tx.open_table(RECORDS)?.iter()? {
         let (key, value) = row?;
-        (key.value(), value.value());
+        let _ = (key.value(), value.value());
     }
     for row in tx.open_table(PROPERTIES)?.iter()? {
         let (key, value) = row?;
-        (key.value(), value.value());
+        let _ = (key.value(), value.value());
     }
     Ok(())
 }

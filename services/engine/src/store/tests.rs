@@ -277,7 +277,11 @@ async fn whichever_page_is_damaged_engine_starts_with_what_was_written_or_says_t
             let store = Store::open(case.path()).unwrap();
             let apps = store.apps().unwrap();
             if store.quarantined().is_none() {
-                assert_eq!(apps, [record.clone()], "page {page}, damage {kind}");
+                assert_eq!(
+                    apps,
+                    std::slice::from_ref(&record),
+                    "page {page}, damage {kind}"
+                );
             }
         }
     }
