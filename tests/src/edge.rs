@@ -14,7 +14,7 @@ use serde_json::Value;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::rest::Rest;
-use crate::wait::until;
+use crate::wait::{until, until_every};
 use crate::world::{Process, Shape, program, programs_dir};
 
 /// Process ids and start times of instances, by name.
@@ -276,6 +276,29 @@ impl Edge {
             .into_inner()
             .app
             .context("an answer without application")
+    }
+
+    /// Asks for one application on one connection every `pause` until `accept` does; for measurements.
+    ///
+    /// # Errors
+    /// When engine does not answer, or not within a minute as wanted.
+    pub async fn poll_app(
+        &self,
+        name: &str,
+        pause: std::time::Duration,
+        accept: impl Fn(&AppStatus) -> bool,
+    ) -> Result<()> {
+        let engine = EngineServiceClient::new(self.channel("engine").await?);
+        until_every(pause, &format!("{name} is as wanted"), || async {
+            let request = GetAppRequest {
+                name: name.to_owned(),
+            };
+            let status = engine.clone().get_app(request).await?.into_inner().app;
+            ensure!(status.is_some_and(|status| accept(&status)), "not yet");
+            Ok(())
+        })
+        .await?;
+        Ok(())
     }
 
     /// Restarts an application.

@@ -20,12 +20,41 @@ where
     until_within(PATIENCE, what, attempt).await
 }
 
+/// [`until`] with another pause between two attempts, for measurements.
+///
+/// # Errors
+/// The last failure, when [`PATIENCE`] is over.
+pub async fn until_every<T, F, Fut>(
+    pause: Duration,
+    what: &str,
+    attempt: F,
+) -> Result<(T, Duration)>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T>>,
+{
+    attempts(PATIENCE, pause, what, attempt).await
+}
+
 /// [`until`] with another deadline.
 ///
 /// # Errors
 /// The last failure, when the deadline is over.
 pub async fn until_within<T, F, Fut>(
     patience: Duration,
+    what: &str,
+    attempt: F,
+) -> Result<(T, Duration)>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T>>,
+{
+    attempts(patience, Duration::from_millis(50), what, attempt).await
+}
+
+async fn attempts<T, F, Fut>(
+    patience: Duration,
+    pause: Duration,
     what: &str,
     mut attempt: F,
 ) -> Result<(T, Duration)>
@@ -43,7 +72,7 @@ where
             Err(_) if start.elapsed() > patience => {
                 bail!("{what}: not within {patience:?}; the last try hung")
             }
-            Ok(Err(_)) | Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            Ok(Err(_)) | Err(_) => tokio::time::sleep(pause).await,
         }
     }
 }

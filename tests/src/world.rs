@@ -358,9 +358,21 @@ impl World {
     /// # Errors
     /// When a step fails.
     pub async fn start_in(shape: Shape, env: &[(&str, String)]) -> Result<Self> {
+        Self::start_with(shape, env, &[]).await
+    }
+
+    /// [`World::start_in`] with settings of the cloud (`BAETYL_CLOUD__…`).
+    ///
+    /// # Errors
+    /// When a step fails.
+    pub async fn start_with(
+        shape: Shape,
+        env: &[(&str, String)],
+        cloud: &[(&str, &str)],
+    ) -> Result<Self> {
         // Short: the path of a Unix socket has at most 107 bytes.
         let dir = tempfile::Builder::new().prefix("bt-").tempdir()?;
-        let cloud = Cloud::start(&dir.path().join("cloud")).await?;
+        let cloud = Cloud::start_with(&dir.path().join("cloud"), cloud).await?;
         let rest = cloud.rest()?;
         let node = serde_json::json!({"name": "north-1", "nodeMode": "native", "labels": {"site": "north"}});
         rest.post("/v1/nodes", &node).await?;

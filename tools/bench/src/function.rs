@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use baetyl_tests::apps;
@@ -13,79 +13,110 @@ use bytes::Bytes;
 use http::Method;
 use serde_json::json;
 
-use crate::process::{cpu_seconds, pss_kib};
-use crate::{Figure, figure, median, percentile};
+use crate::idle::sampled;
+use crate::process::cpu_seconds;
+use crate::{Effort, Figure, figure, median, percentile};
 
-const TIME: Duration = Duration::from_secs(4);
 const ROUNDS: usize = 3;
 /// 56 bytes, as the peer was measured with.
 const BODY: &str = r#"{"name":"0123456789012345678901234567890123456789","n":1}"#;
 
-pub(crate) async fn measure() -> Result<Vec<Figure>> {
-    let mut world = World::start(Shape::Five).await?;
-    // The echo runtime takes the place of a language: engine is told where it lies.
+pub(crate) async fn measure(effort: Effort) -> Result<Vec<Figure>> {
+    // The echo runtime takes the place of a language: the cloud is told that it exists, engine where it lies.
     let echo = program("baetyl-runtime-echo")?.display().to_string();
-    world.edge.kill_service("engine")?;
-    world.edge.set_env(
-        "BAETYL_ENGINE__RUNTIMES__ECHO__COMMAND",
-        &format!("[\"{echo}\",\"run\"]"),
-    );
-    world.edge.start_service("engine")?;
+    let mut world = World::start_with(
+        Shape::Five,
+        &[(
+            "BAETYL_ENGINE__RUNTIMES__ECHO__COMMAND",
+            format!("[\"{echo}\",\"run\"]"),
+        )],
+        &[(
+            "BAETYL_CLOUD__FUNCTIONS__RUNTIMES__ECHO",
+            "only-in-native-mode",
+        )],
+    )
+    .await?;
     for (app, runtime) in [("py", "python3"), ("echo", "echo")] {
-        let code = apps::config(
-            &format!("{app}-code"),
-            &[("f.py", "def handler(event, context):\n    return event\n")],
-        );
-        world.rest.post("/v1/configs", &code).await?;
-        let volume = format!("baetyl-function-code-{app}");
-        let function = json!({
-            "name": app, "type": "function", "mode": "native", "selector": "site=north",
-            "labels": {"baetyl-function-access": "anonymous"},
-            "services": [{
-                "name": app,
-                "functionConfig": {"name": format!("{app}-code"), "runtime": runtime},
-                "functions": [{"name": "f", "handler": "f.handler", "codedir": "."}],
-                "volumeMounts": [{"name": volume, "mountPath": "/var/lib/baetyl/code", "readOnly": true}],
-            }],
-            "volumes": [{"name": volume, "config": {"name": format!("{app}-code")}}],
-        });
-        world.run_app(&function).await?;
+        deploy(&world, app, runtime).await?;
     }
-    let proxy = *world
-        .edge
-        .pids()
-        .get("function-proxy")
-        .context("the proxy does not run")?;
-    let functions = world.edge.functions()?;
     let mut figures = Vec::new();
     for app in ["echo", "py"] {
-        until("the function answers", || async {
-            functions
-                .send(
-                    Method::POST,
-                    &format!("/{app}"),
-                    &[],
-                    Bytes::from_static(BODY.as_bytes()),
-                )
-                .await?
-                .ok()
-        })
-        .await?;
+        let (functions, proxy) = answering(&world, app).await?;
         for callers in [1, 16, 64] {
-            figures.extend(load(&functions, app, callers, proxy).await?);
+            figures.extend(load(&functions, app, callers, proxy, effort).await?);
         }
     }
-    figures.push(figure(
-        "function proxy: memory (PSS) after the load",
-        pss_kib(proxy)? / 1024.0,
-        "MiB",
-        "<= 8",
-    ));
+    figures.push(memory(&mut world, effort).await?);
     Ok(figures)
 }
 
+async fn deploy(world: &World, app: &str, runtime: &str) -> Result<()> {
+    let code = apps::config(
+        &format!("{app}-code"),
+        &[("f.py", "def handler(event, context):\n    return event\n")],
+    );
+    world.rest.post("/v1/configs", &code).await?;
+    let volume = format!("baetyl-function-code-{app}");
+    let function = json!({
+        "name": app, "type": "function", "mode": "native", "selector": "site=north",
+        "labels": {"baetyl-function-access": "anonymous"},
+        "services": [{
+            "name": app,
+            "functionConfig": {"name": format!("{app}-code"), "runtime": runtime},
+            "functions": [{"name": "f", "handler": "f.handler", "codedir": "."}],
+            "volumeMounts": [{"name": volume, "mountPath": "/var/lib/baetyl/code", "readOnly": true}],
+        }],
+        "volumes": [{"name": volume, "config": {"name": format!("{app}-code")}}],
+    });
+    world.run_app(&function).await?;
+    Ok(())
+}
+
+/// A client of the proxy that runs now, once the function answers there; and the proxy.
+async fn answering(world: &World, app: &str) -> Result<(Rest, u32)> {
+    let (functions, _) = until("the function answers", || async {
+        let functions = world.edge.functions()?;
+        let body = Bytes::from_static(BODY.as_bytes());
+        functions
+            .send(Method::POST, &format!("/{app}"), &[], body)
+            .await?
+            .ok()?;
+        Ok(functions)
+    })
+    .await?;
+    let pids = world.edge.pids();
+    let proxy = pids
+        .get("function-proxy")
+        .context("the proxy does not run")?;
+    Ok((functions, *proxy))
+}
+
+/// Memory of the proxy when a load is over, of several proxies.
+async fn memory(world: &mut World, effort: Effort) -> Result<Figure> {
+    let mut values = Vec::new();
+    for _ in 0..effort.rounds {
+        world.edge.kill_service("function-proxy")?;
+        world.edge.start_service("function-proxy")?;
+        let (functions, proxy) = answering(world, "echo").await?;
+        load(&functions, "echo", 64, proxy, effort).await?;
+        values.push(sampled(proxy, effort).await?);
+    }
+    Ok(figure(
+        "function proxy: memory (PSS) after a load of 64 callers",
+        median(&mut values),
+        "MiB",
+        "<= 8",
+    ))
+}
+
 #[expect(clippy::cast_precision_loss, reason = "numbers of requests")]
-async fn load(functions: &Rest, app: &str, callers: usize, proxy: u32) -> Result<Vec<Figure>> {
+async fn load(
+    functions: &Rest,
+    app: &str,
+    callers: usize,
+    proxy: u32,
+    effort: Effort,
+) -> Result<Vec<Figure>> {
     let (mut rates, mut medians, mut tails, mut costs) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
@@ -100,7 +131,7 @@ async fn load(functions: &Rest, app: &str, callers: usize, proxy: u32) -> Result
                 ))
             })
             .collect();
-        tokio::time::sleep(TIME).await;
+        tokio::time::sleep(effort.load).await;
         stop.store(true, Ordering::Relaxed);
         let mut times = Vec::new();
         for task in tasks {

@@ -1,173 +1,139 @@
-//! Memory and CPU of an idle, connected node; start times; our own cost of an application instance.
+//! Memory and CPU of an idle, connected node, and our own memory for each application instance.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use baetyl_tests::apps;
-use baetyl_tests::rest::Rest;
-use baetyl_tests::wait::until;
-use baetyl_tests::world::{Process, Shape, World};
+use baetyl_tests::world::{Shape, World};
 
-use crate::process::{cpu_share, parent, pss_kib};
-use crate::{Figure, figure, median};
+use crate::process::{cpu_seconds, parent, pss_mib};
+use crate::{Effort, Figure, figure, median};
 
-/// After that a node has nothing more to do.
-const SETTLE: Duration = Duration::from_secs(20);
-const WATCH: Duration = Duration::from_secs(30);
+/// Instances whose cost is looked at, in each round.
+const SLEEPERS: u16 = 5;
 
-pub(crate) async fn measure() -> Result<Vec<Figure>> {
+/// What was seen of one shape, over all rounds.
+#[derive(Default)]
+struct Seen {
+    memory: BTreeMap<&'static str, Vec<f64>>,
+    together: Vec<f64>,
+    cpu: Vec<f64>,
+}
+
+pub(crate) async fn measure(effort: Effort) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
+    let (mut shims, mut growths) = (Vec::new(), Vec::new());
     for (shape, title, aim) in [
         (Shape::Five, "services together", "<= 20"),
         (Shape::One, "baetyl-edge", "<= 12"),
     ] {
-        let world = World::start(shape).await?;
-        world.until_online().await?;
-        tokio::time::sleep(SETTLE).await;
-        let pids = world.edge.pids();
-        let mut sum = 0.0;
-        for (name, pid) in &pids {
-            let mib = pss_kib(*pid)? / 1024.0;
-            sum += mib;
+        let mut seen = Seen::default();
+        for _ in 0..effort.rounds {
+            let world = World::start(shape).await?;
+            world.until_online().await?;
+            tokio::time::sleep(effort.settle).await;
+            watch(&world, effort, &mut seen).await?;
             if shape == Shape::Five {
-                figures.push(figure(
-                    format!("idle memory (PSS) of {name}"),
-                    mib,
-                    "MiB",
-                    "",
-                ));
+                let (shim, growth) = instance_cost(&world, effort).await?;
+                shims.extend(shim);
+                growths.push(growth);
             }
         }
+        if shape == Shape::Five {
+            for (name, mut values) in seen.memory {
+                let name = format!("idle memory (PSS) of {name}");
+                figures.push(figure(name, median(&mut values), "MiB", ""));
+            }
+        }
+        let memory = median(&mut seen.together);
         figures.push(figure(
             format!("idle memory (PSS), {title}"),
-            sum,
+            memory,
             "MiB",
             aim,
         ));
-        let all: Vec<u32> = pids.into_values().collect();
-        let share = cpu_share(&all, WATCH).await? * 100.0;
+        let cpu = median(&mut seen.cpu);
         figures.push(figure(
             format!("idle CPU, {title}"),
-            share,
+            cpu,
             "% core",
             "<= 0.2",
         ));
-        if shape == Shape::Five {
-            figures.push(instance_cost(&world).await?);
-        }
     }
-    figures.extend(start_times().await?);
+    let (shim, growth) = (median(&mut shims), median(&mut growths));
+    figures.push(figure(
+        "application instance: memory (PSS) of its shim",
+        shim,
+        "MiB",
+        "",
+    ));
+    figures.push(figure(
+        "application instance: growth of engine (PSS)",
+        growth,
+        "MiB",
+        "",
+    ));
+    figures.push(figure(
+        "application instance: shim and growth of engine together",
+        shim + growth,
+        "MiB",
+        "<= 0.2",
+    ));
     Ok(figures)
 }
 
-/// Memory of the shim of an application that sleeps.
-async fn instance_cost(world: &World) -> Result<Figure> {
-    let mut costs = Vec::new();
-    for i in 0..5 {
+/// Samples memory over the time of the watch, and takes the CPU time used in it.
+async fn watch(world: &World, effort: Effort, seen: &mut Seen) -> Result<()> {
+    let pids = world.edge.pids();
+    let used = || {
+        pids.values()
+            .map(|pid| cpu_seconds(*pid))
+            .sum::<Result<f64>>()
+    };
+    let (before, start) = (used()?, Instant::now());
+    let pause = effort.watch / effort.samples;
+    for _ in 0..effort.samples {
+        tokio::time::sleep(pause).await;
+        let mut sum = 0.0;
+        for (name, pid) in &pids {
+            let mib = pss_mib(*pid)?;
+            sum += mib;
+            seen.memory.entry(name).or_default().push(mib);
+        }
+        seen.together.push(sum);
+    }
+    let share = (used()? - before) / start.elapsed().as_secs_f64();
+    seen.cpu.push(share * 100.0);
+    Ok(())
+}
+
+/// Memory of the shims of applications that sleep, and by how much engine grew for each of them.
+async fn instance_cost(world: &World, effort: Effort) -> Result<(Vec<f64>, f64)> {
+    let engine = *world.edge.pids().get("engine").context("no engine")?;
+    let before = sampled(engine, effort).await?;
+    let mut shims = Vec::new();
+    for i in 0..SLEEPERS {
         let name = format!("sleeper{i}");
         world
             .run_app(&apps::shell_app(&name, "site=north", "exec sleep 100000"))
             .await?;
-        let instance = world.edge.instance(&name).await?;
-        let shim = parent(u32::try_from(instance.pid)?)?;
-        costs.push(pss_kib(shim)? / 1024.0);
     }
-    Ok(figure(
-        "own memory (PSS) of an application instance",
-        median(&mut costs),
-        "MiB",
-        "<= 0.2",
-    ))
+    tokio::time::sleep(effort.settle).await;
+    for i in 0..SLEEPERS {
+        let instance = world.edge.instance(&format!("sleeper{i}")).await?;
+        shims.push(pss_mib(parent(u32::try_from(instance.pid)?)?)?);
+    }
+    let growth = (sampled(engine, effort).await? - before) / f64::from(SLEEPERS);
+    Ok((shims, growth))
 }
 
-/// From the start of a program to its readiness (sync: to its liveness, it has no identity).
-async fn start_times() -> Result<Vec<Figure>> {
-    let mut figures = Vec::new();
-    for (service, path) in [
-        ("node", "/readyz"),
-        ("sync", "/livez"),
-        ("engine", "/readyz"),
-        ("function-proxy", "/livez"),
-        ("edge", "/livez"),
-    ] {
-        let mut times = Vec::new();
-        for _ in 0..5 {
-            let dir = tempfile::Builder::new().prefix("bb-").tempdir()?;
-            let text = dir.path().display().to_string();
-            let env = vec![
-                (
-                    "BAETYL_FUNCTION_PROXY__HTTP__LISTEN".to_owned(),
-                    "127.0.0.1:0".to_owned(),
-                ),
-                (
-                    "BAETYL_FUNCTION_PROXY__GRPC__LISTEN".to_owned(),
-                    "127.0.0.1:0".to_owned(),
-                ),
-                (
-                    "BAETYL_EDGE__FUNCTION_PROXY__HTTP__LISTEN".to_owned(),
-                    "127.0.0.1:0".to_owned(),
-                ),
-                (
-                    "BAETYL_EDGE__FUNCTION_PROXY__GRPC__LISTEN".to_owned(),
-                    "127.0.0.1:0".to_owned(),
-                ),
-            ];
-            let start = Instant::now();
-            let process = Process::start(
-                &format!("baetyl-{service}"),
-                &["run", "--data-dir", &text],
-                &env,
-                &dir.path().join("log"),
-            )?;
-            let file = dir.path().join(format!("run/{service}-admin.addr"));
-            loop {
-                if let Ok(address) = std::fs::read_to_string(&file) {
-                    let rest = Rest::new(&format!("http://{}", address.trim()), None);
-                    let answer = rest
-                        .send(http::Method::GET, path, &[], bytes::Bytes::new())
-                        .await;
-                    if answer.is_ok_and(|answer| answer.status == 200) {
-                        break;
-                    }
-                }
-                ensure!(
-                    start.elapsed() < Duration::from_secs(20),
-                    "{service}: {}",
-                    process.tail()
-                );
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            times.push(start.elapsed().as_secs_f64() * 1000.0);
-        }
-        figures.push(figure(
-            format!("start of baetyl-{service} until {path} is 200"),
-            median(&mut times),
-            "ms",
-            "<= 300",
-        ));
+/// Memory of a process: the median of some samples.
+pub(crate) async fn sampled(pid: u32, effort: Effort) -> Result<f64> {
+    let mut values = Vec::new();
+    for _ in 0..effort.samples {
+        values.push(pss_mib(pid)?);
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    Ok(figures)
-}
-
-/// Used by `change` as well: waits until every application of the list runs.
-pub(crate) async fn until_all_run(world: &World, names: &[String]) -> Result<Duration> {
-    let start = Instant::now();
-    until("all applications run", || async {
-        let apps = world.edge.apps().await?;
-        for name in names {
-            let app = apps
-                .iter()
-                .find(|app| &app.name == name)
-                .with_context(|| format!("no {name}"))?;
-            ensure!(
-                app.instances
-                    .iter()
-                    .any(|instance| instance.pid > 0 && instance.ready),
-                "{name} is not ready"
-            );
-        }
-        Ok(())
-    })
-    .await?;
-    Ok(start.elapsed())
+    Ok(median(&mut values))
 }

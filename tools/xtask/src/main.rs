@@ -38,8 +38,9 @@ enum Command {
     Test,
     /// Measures speed and size with release builds; prints a table and JSON.
     Bench {
-        /// What to measure, e.g. `idle`, `function`; nothing = everything.
-        what: Vec<String>,
+        /// What to measure, e.g. `idle`, `links --nodes 5000`; nothing = everything.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
     },
     /// Everything continuous integration checks.
     Ci,
@@ -106,7 +107,7 @@ fn target_dir() -> Result<PathBuf> {
     Ok(metadata.target_directory.into_std_path_buf())
 }
 
-fn bench(what: &[String]) -> Result<()> {
+fn bench(args: &[String]) -> Result<()> {
     ci::sh(
         "cargo",
         &["build", "--release", "--workspace", "--bins", "--locked"],
@@ -116,8 +117,8 @@ fn bench(what: &[String]) -> Result<()> {
         .join("release/baetyl-bench")
         .display()
         .to_string();
-    let what: Vec<&str> = what.iter().map(String::as_str).collect();
-    ci::sh(&program, &what, &[])
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    ci::sh(&program, &args, &[])
 }
 
 fn main() -> ExitCode {
@@ -134,7 +135,7 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Demo { check, one } => become_demo(check, one),
         Command::Test => ci::test(false),
-        Command::Bench { what } => bench(&what),
+        Command::Bench { args } => bench(&args),
         Command::Ci => ci::run(),
         Command::Codegen { check } => codegen::run(check),
         Command::Contracts { accept } => contracts::run(accept),
