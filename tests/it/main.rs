@@ -21,6 +21,7 @@ macro_rules! both_shapes {
     };
 }
 
+mod bad_input;
 mod changes;
 mod clocks;
 mod contracts;

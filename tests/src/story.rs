@@ -126,8 +126,8 @@ impl<N: Narrator> Story<N> {
     pub fn ctl(&self, args: &[&str]) -> Result<String> {
         let output = std::process::Command::new(program("baetylctl")?)
             .args(args)
-            .env("BAETYL_SERVER", self.cloud.address())
-            .env("BAETYL_TOKEN_FILE", self.cloud.token_file())
+            .env("BAETYLCTL_SERVER", self.cloud.address())
+            .env("BAETYLCTL_TOKEN_FILE", self.cloud.token_file())
             .env("BAETYLCTL_CONFIG", self.dir.join("ctl.yaml"))
             .output()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();

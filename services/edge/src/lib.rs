@@ -51,3 +51,21 @@ pub async fn run(config: Config, kit: Kit) -> Result<(), std::convert::Infallibl
     kit.until_shutdown().await;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use baetyl_kit::config;
+
+    use super::*;
+
+    #[test]
+    fn the_example_file_shows_defaults() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("etc/edge.yaml");
+        let (_, read): (baetyl_kit::cli::ShellConfig, Config) =
+            config::load_both("edge", Some(&file), []).unwrap();
+        let render = |config: &Config| config::render(config).unwrap();
+        assert_eq!(render(&read), render(&Config::default()));
+    }
+}

@@ -13,7 +13,8 @@ use crate::config;
 
 /// Label that decides how an application is updated: `rolling` or `recreate`.
 pub const UPDATE_STRATEGY: &str = "baetyl-update-strategy";
-/// Label that opens the functions of an application to everybody: `anonymous`.
+/// Label that opens the functions of an application to everybody: `anonymous`. What a service or function says itself
+/// (`access`) counts more.
 pub const FUNCTION_ACCESS: &str = "baetyl-function-access";
 
 /// How one version takes over from another.
@@ -81,7 +82,7 @@ impl Shape {
                     handler: function.handler.clone(),
                 })
                 .collect(),
-            anonymous: by_label || service.is_anonymous(),
+            anonymous: service.is_anonymous_or(by_label),
             probed: service.readiness_probe.is_some() || service.startup_probe.is_some(),
             startup_seconds: startup_seconds(service),
         });
@@ -292,6 +293,14 @@ mod tests {
         )));
         assert!(!open(format!(
             r#"{{"labels":{{"baetyl-function-access":"token"}},{functions}}}"#
+        )));
+        let closed = functions.replace(
+            r#""functions""#,
+            r#""functionConfig":{"name":"c1","access":"token"},"functions""#,
+        );
+        assert_ne!(closed, functions);
+        assert!(!open(format!(
+            r#"{{"labels":{{"baetyl-function-access":"anonymous"}},{closed}}}"#
         )));
     }
 }

@@ -1,15 +1,18 @@
-//! Who may call which gRPC method, on which listener.
+//! Who calls, and who may call which gRPC method, on which listener.
 
 use std::sync::Arc;
 
 use baetyl_kit::grpc::{Authorize, CallerInfo};
+use baetyl_kit::listen::Peer;
 use baetyl_proto::callers::{Role, may_call};
+use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderValue};
 use tonic::{Request, Status};
 
 use crate::call::Proxy;
 use crate::directory::Caller;
+use crate::error::CallError;
+use crate::tls;
 
 /// Methods that decide by the application that is called: its access may be anonymous.
 const BY_APPLICATION: [&str; 3] = [
@@ -26,13 +29,13 @@ pub(crate) fn core() -> Authorize {
 
 /// For the application socket and the gRPC listener: the role is always `app`.
 pub(crate) fn outside(proxy: Arc<Proxy>) -> Authorize {
-    Arc::new(move |_, path, headers| {
+    Arc::new(move |peer, path, headers| {
         if !may_call(Role::App, path) {
             return Err(Status::permission_denied(format!(
                 "an application may not call {path}"
             )));
         }
-        let caller = caller(&proxy, headers)?;
+        let caller = caller(&proxy, headers, Some(peer))?;
         let info = CallerInfo::new(Role::App.as_str());
         Ok(match &caller {
             Caller::App(claims) => info.subject(&claims.app),
@@ -47,10 +50,18 @@ pub(crate) fn outside(proxy: Arc<Proxy>) -> Authorize {
     })
 }
 
-fn caller(proxy: &Proxy, headers: &HeaderMap) -> Result<Caller, Status> {
-    match headers.get(AUTHORIZATION).map(HeaderValue::as_bytes) {
+/// Who makes a request on a listener for applications: by its token, else by its certificate.
+pub(crate) fn caller(
+    proxy: &Proxy,
+    headers: &HeaderMap,
+    peer: Option<&Peer>,
+) -> Result<Caller, CallError> {
+    if let Some(header) = headers.get(AUTHORIZATION) {
+        return proxy.known.get()?.caller(Some(header.as_bytes()));
+    }
+    match peer.and_then(Peer::certificate) {
+        Some(certificate) => Ok(Caller::App(Arc::new(tls::claims(certificate)?))),
         None => Ok(Caller::Anonymous),
-        Some(header) => Ok(proxy.known.get()?.caller(Some(header))?),
     }
 }
 

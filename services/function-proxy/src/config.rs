@@ -1,6 +1,7 @@
 //! What can be configured. `etc/function-proxy.toml` is the commented example.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use baetyl_kit::config::{ByteSize, duration};
@@ -16,6 +17,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// The gRPC listener.
     pub grpc: GrpcConfig,
+    /// TLS of both listeners; without it they are on loopback only.
+    pub tls: Option<TlsConfig>,
     /// Where engine is.
     pub engine: EngineConfig,
     /// How long calls may take.
@@ -40,6 +43,20 @@ pub struct HttpConfig {
 pub struct GrpcConfig {
     /// Where `FunctionService` and `faas.Function` are served.
     pub listen: Listen,
+}
+
+/// The section `tls`. All files are PEM and are read at the start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// The chain the proxy shows, its own certificate first.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// The authority of applications: who shows a certificate of it with common name `<application>.<service>` is that
+    /// application, as with a token. Without it no certificate is asked for.
+    #[serde(default)]
+    pub client_ca: Option<PathBuf>,
 }
 
 /// The section `engine`.
@@ -141,5 +158,17 @@ mod tests {
         let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("etc/function-proxy.toml");
         let config: Config = baetyl_kit::config::load("function-proxy", Some(&file), []).unwrap();
         assert_eq!(config, Config::default());
+    }
+
+    #[test]
+    fn the_environment_can_name_the_certificates() {
+        let env = [
+            ("BAETYL_FUNCTION_PROXY__TLS__CERTIFICATE", "/c.pem"),
+            ("BAETYL_FUNCTION_PROXY__TLS__KEY", "/k.pem"),
+        ];
+        let env = env.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let config: Config = baetyl_kit::config::load("function-proxy", None, env).unwrap();
+        let tls = config.tls.unwrap();
+        assert_eq!((tls.key, tls.client_ca), (PathBuf::from("/k.pem"), None));
     }
 }

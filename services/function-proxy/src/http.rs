@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
+use baetyl_kit::listen::Peer;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, header};
@@ -17,6 +18,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::time::{Instant, timeout_at};
 
 use crate::app::Call;
+use crate::auth;
 use crate::call::{Held, Proxy};
 use crate::directory::Caller;
 use crate::error::CallError;
@@ -59,14 +61,17 @@ async fn serve(State(proxy): State<Arc<Proxy>>, request: Request<Body>) -> Respo
     }
 }
 
-/// `GET /` lists the functions for a caller with a token who asks for JSON; for all others the path does not exist.
+/// `GET /` lists the functions for an application that asks for JSON; for all others the path does not exist.
 fn listing(proxy: &Proxy, parts: &Parts) -> Option<Result<Response<Body>, CallError>> {
     let asked =
         parts.uri.path() == "/" && parts.method == Method::GET && wants_json(&parts.headers);
-    if !asked || !parts.headers.contains_key(header::AUTHORIZATION) {
+    if !asked {
         return None;
     }
-    Some(caller(proxy, &parts.headers).map(|_| response::list(&crate::grpc::entries(proxy))))
+    match caller(proxy, parts) {
+        Ok(Caller::Anonymous) => None,
+        caller => Some(caller.map(|_| response::list(&crate::grpc::entries(proxy)))),
+    }
 }
 
 fn wants_json(headers: &HeaderMap) -> bool {
@@ -81,11 +86,8 @@ fn wants_json(headers: &HeaderMap) -> bool {
     })
 }
 
-fn caller(proxy: &Proxy, headers: &HeaderMap) -> Result<Caller, CallError> {
-    let authorization = headers
-        .get(header::AUTHORIZATION)
-        .map(http::HeaderValue::as_bytes);
-    proxy.known.get()?.caller(authorization)
+fn caller(proxy: &Proxy, parts: &Parts) -> Result<Caller, CallError> {
+    auth::caller(proxy, &parts.headers, parts.extensions.get::<Peer>())
 }
 
 async fn call(
@@ -95,7 +97,7 @@ async fn call(
     began: Instant,
     invoke_id: &str,
 ) -> Result<Answer, CallError> {
-    let caller = caller(proxy, &parts.headers)?;
+    let caller = caller(proxy, parts)?;
     let route = request::route(parts.uri.path());
     let target = proxy.admit(&route.service, &caller)?;
     let timeout = request::timeout(&parts.headers)?;

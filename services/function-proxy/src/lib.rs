@@ -19,6 +19,7 @@ mod id;
 mod meters;
 mod reply;
 mod runtimes;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,8 +34,9 @@ use baetyl_proto::function::function_service_server::FunctionServiceServer;
 use baetyl_proto::function::runtime_service_server::RuntimeServiceServer;
 
 pub use config::{
-    CallConfig, Config, EngineConfig, GrpcConfig, HttpConfig, QueueConfig, RuntimeConfig,
+    CallConfig, Config, EngineConfig, GrpcConfig, HttpConfig, QueueConfig, RuntimeConfig, TlsConfig,
 };
+pub use tls::ListenError;
 
 use crate::app::Limits;
 use crate::apps::Apps;
@@ -43,6 +45,7 @@ use crate::directory::Known;
 use crate::engine::Starter;
 use crate::grpc::{Functions, MAX_MESSAGE};
 use crate::runtimes::Runtimes;
+use crate::tls::Tls;
 
 /// How often a stopping proxy looks whether calls are still in progress.
 const DRAIN_CHECK: Duration = Duration::from_millis(20);
@@ -55,6 +58,9 @@ pub enum Error {
     /// A listener.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// What the configuration says of the listeners.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// The configured way to engine.
     #[error("engine cannot be reached that way")]
     Engine(#[from] ConnectError),
@@ -65,6 +71,7 @@ pub enum Error {
 /// # Errors
 /// When a listener cannot be bound.
 pub async fn run(config: Config, kit: Kit) -> Result<(), Error> {
+    let tls = tls::server(&config)?;
     let known = kit.readiness().register("functions");
     known.not_ready("waiting for engine to tell which functions there are");
     let endpoint = config
@@ -77,7 +84,7 @@ pub async fn run(config: Config, kit: Kit) -> Result<(), Error> {
     engine::follow(&kit, engine, Arc::clone(&proxy), known);
     // Carries the answers of calls in progress, so it ends after them.
     let inner = kit.detached();
-    serve(&config, &kit, &inner, &proxy).await?;
+    serve(&config, &kit, &inner, &proxy, tls).await?;
     kit.tasks()
         .spawn_required("runtimes", until_drained(kit.clone(), inner, proxy));
     kit.until_shutdown().await;
@@ -108,6 +115,7 @@ async fn serve(
     kit: &Kit,
     inner: &Kit,
     proxy: &Arc<Proxy>,
+    tls: Tls,
 ) -> Result<(), ServeError> {
     let functions = Functions(Arc::clone(proxy));
     let outside = auth::outside(Arc::clone(proxy));
@@ -129,15 +137,16 @@ async fn serve(
         .authorize(auth::core())
         .serve(&Listen::Unix(kit.core_socket("function-proxy")))
         .await?;
-    server(kit, "function-proxy-grpc", &functions)
-        .authorize(outside)
-        .serve(&config.grpc.listen)
-        .await?;
+    let mut grpc = server(kit, "function-proxy-grpc", &functions).authorize(outside);
+    if let Some(tls) = &tls {
+        grpc = grpc.tls(Arc::clone(tls));
+    }
+    grpc.serve(&config.grpc.listen).await?;
     serve::http(
         kit,
         "function-proxy-http",
         &config.http.listen,
-        None,
+        tls.map(Into::into),
         http::router(Arc::clone(proxy)),
     )
     .await?;

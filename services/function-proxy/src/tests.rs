@@ -29,6 +29,7 @@ mod http_calls;
 mod python;
 mod runtime;
 mod runtimes;
+mod tls;
 
 use engine::FakeEngine;
 use runtime::Runtime;

@@ -105,9 +105,10 @@ async fn run(args: &Args) -> Result<()> {
     let bin = programs_dir()?;
     println!(
         "\nEverything stays up until you press Ctrl-C. Try, in another terminal:\n\
-         \n  export PATH={}:$PATH\n  export BAETYL_SERVER={} BAETYL_TOKEN_FILE={}\n\
+         \n  export PATH={}:$PATH\n  export BAETYLCTL_SERVER={} BAETYLCTL_TOKEN_FILE={}\n\
          \n  baetylctl get nodes\n  baetylctl describe node {NODE}\n  baetylctl get apps -o wide\n  \
-         curl -d '{{\"name\":\"you\"}}' http://{}/greet\n  open {}/docs for the REST interface\n",
+         curl -d '{{\"name\":\"you\"}}' http://{}/greet\n\n\
+         Look at {}/docs for the REST interface.\n",
         bin.display(),
         story.cloud.address(),
         story.cloud.token_file().display(),

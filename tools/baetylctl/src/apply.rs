@@ -1,71 +1,145 @@
 //! `apply -f` and `delete -f`: documents in, requests out; everything is checked before the first write.
 
 use std::collections::BTreeSet;
-use std::io::Read as _;
 
 use anyhow::{Context as _, Result, bail};
-use serde::Deserialize as _;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::client::{Client, encode};
+use crate::document::{self, Document};
 use crate::output::{self, Format};
 use crate::resources::Kind;
+use crate::validate::{self, Reference, Wanted};
 
-/// One document of a file.
-#[derive(Clone, Debug, PartialEq)]
-struct Document {
-    kind: Kind,
-    name: String,
-    body: Map<String, Value>,
+/// A document, and what the cloud has of that name.
+struct Step {
+    document: Document,
+    /// The entity tag of the one that is there, if it has one; None: it is to be created.
+    existing: Option<Option<String>>,
 }
 
 /// Creates or updates everything the files describe.
 ///
 /// # Errors
-/// When a document is wrong (nothing was written then) or the cloud refuses one (earlier ones are written; the message says which).
+/// When a document is wrong or references something that is neither among the documents nor in the cloud: nothing was
+/// written then. When the cloud refuses one all the same, earlier ones are written; the message says which it was.
 pub(crate) async fn apply(
     client: &Client,
     files: &[String],
     prune: Option<&str>,
     format: Format,
 ) -> Result<()> {
-    let mut documents = read(files)?;
+    let mut documents = document::read(files)?;
     let prune = prune.map(parse_label).transpose()?;
     if let Some((key, value)) = &prune {
         for document in &mut documents {
-            let labels = document.body.entry("labels").or_insert_with(|| json!({}));
-            labels[key.as_str()] = Value::from(value.as_str());
+            set_label(&mut document.body, key, value).with_context(|| document.to_string())?;
         }
     }
-    for document in &documents {
-        let path = document.kind.path(&document.name);
-        let body = Value::Object(document.body.clone());
-        let (answer, done) = match client.find(&path).await? {
-            None => {
-                let path = format!("{}?fieldValidation=Strict", document.kind.list_path());
-                (client.post(&path, &body).await, "created")
-            }
-            Some((_, tag)) => (
-                client
-                    .put(
-                        &format!("{path}?fieldValidation=Strict"),
-                        &body,
-                        tag.as_deref(),
-                    )
-                    .await,
-                "configured",
-            ),
-        };
-        let answer = answer.with_context(|| format!("{}/{}", document.kind, document.name))?;
-        match format {
-            Format::Table | Format::Wide => println!("{}/{} {done}", document.kind, document.name),
-            _ => print!("{}", output::render(document.kind, &answer, format)?),
-        }
+    let steps = plan(client, documents).await?;
+    for step in &steps {
+        write(client, step, format).await?;
     }
     match prune {
-        Some((key, value)) => remove_others(client, &documents, &format!("{key}={value}")).await,
+        Some((key, value)) => remove_others(client, &steps, &format!("{key}={value}")).await,
         None => Ok(()),
     }
+}
+
+/// Looks what is there, and names everything that speaks against the documents.
+async fn plan(client: &Client, documents: Vec<Document>) -> Result<Vec<Step>> {
+    let mut faults = Vec::new();
+    let mut steps = Vec::with_capacity(documents.len());
+    for document in documents {
+        let found = client.find(&document.kind.path(&document.name)).await?;
+        let existing = found.map(|(_, tag)| tag);
+        for mistake in validate::mistakes(&document, existing.is_some()) {
+            faults.push(format!("{document}: {mistake}"));
+        }
+        steps.push(Step { document, existing });
+    }
+    let mut runtimes = None;
+    for step in &steps {
+        for reference in validate::references(&step.document) {
+            if !exists(client, &steps, &reference, &mut runtimes).await? {
+                let Reference {
+                    field,
+                    wanted,
+                    name,
+                } = reference;
+                let place = "among the documents or in the cloud";
+                faults.push(format!(
+                    "{}: {field}: there is no {wanted} {name:?} {place}",
+                    step.document
+                ));
+            }
+        }
+    }
+    if !faults.is_empty() {
+        bail!("nothing was written:\n{}", faults.join("\n"));
+    }
+    Ok(steps)
+}
+
+/// Whether what is referenced will be there when it is wanted. `runtimes`: the cloud's, once it was asked for them.
+async fn exists(
+    client: &Client,
+    steps: &[Step],
+    reference: &Reference,
+    runtimes: &mut Option<Value>,
+) -> Result<bool> {
+    let name = &reference.name;
+    match reference.wanted {
+        Wanted::Resource(kinds) => {
+            let described = steps
+                .iter()
+                .any(|step| kinds.contains(&step.document.kind) && step.document.name == *name);
+            if described {
+                return Ok(true);
+            }
+            for kind in kinds {
+                if client.find(&kind.path(&encode(name))).await?.is_some() {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        }
+        Wanted::Object => Ok(client
+            .find(&format!("/v1/objects/{}", encode(name)))
+            .await?
+            .is_some()),
+        Wanted::Runtime => {
+            let known = match runtimes {
+                Some(known) => known,
+                None => runtimes.insert(client.get("/v1/functions").await?),
+            };
+            Ok(known["runtimes"].get(name).is_some())
+        }
+    }
+}
+
+async fn write(client: &Client, step: &Step, format: Format) -> Result<()> {
+    let document = &step.document;
+    let body = Value::Object(document.body.clone());
+    let (answer, done) = match &step.existing {
+        None => {
+            let path = format!("{}?fieldValidation=Strict", document.kind.list_path());
+            (client.post(&path, &body).await, "created")
+        }
+        Some(tag) => {
+            let path = document.kind.path(&document.name);
+            let path = format!("{path}?fieldValidation=Strict");
+            (client.put(&path, &body, tag.as_deref()).await, "configured")
+        }
+    };
+    let answer = answer.with_context(|| document.to_string())?;
+    match format {
+        Format::Table | Format::Wide => println!("{document} {done}"),
+        Format::Json | Format::Yaml => {
+            print!("{}", output::render(document.kind, &answer, format)?);
+        }
+    }
+    Ok(())
 }
 
 /// Deletes everything the files describe, applications first.
@@ -73,17 +147,17 @@ pub(crate) async fn apply(
 /// # Errors
 /// When a document is wrong or the cloud refuses a deletion.
 pub(crate) async fn delete(client: &Client, files: &[String]) -> Result<()> {
-    for document in read(files)?.iter().rev() {
+    for document in document::read(files)?.iter().rev() {
         client.delete(&document.kind.path(&document.name)).await?;
-        println!("{}/{} deleted", document.kind, document.name);
+        println!("{document} deleted");
     }
     Ok(())
 }
 
-async fn remove_others(client: &Client, documents: &[Document], selector: &str) -> Result<()> {
-    let kept: BTreeSet<(String, &str)> = documents
+async fn remove_others(client: &Client, steps: &[Step], selector: &str) -> Result<()> {
+    let kept: BTreeSet<(Kind, &str)> = steps
         .iter()
-        .map(|d| (d.kind.to_string(), d.name.as_str()))
+        .map(|step| (step.document.kind, step.document.name.as_str()))
         .collect();
     for kind in Kind::ALL.into_iter().rev() {
         let list = client
@@ -95,7 +169,7 @@ async fn remove_others(client: &Client, documents: &[Document], selector: &str) 
             .await?;
         for item in list["items"].as_array().into_iter().flatten() {
             let name = item["name"].as_str().unwrap_or_default();
-            if !kept.contains(&(kind.to_string(), name)) {
+            if !kept.contains(&(kind, name)) {
                 client.delete(&kind.path(name)).await?;
                 println!("{kind}/{name} pruned");
             }
@@ -111,141 +185,54 @@ fn parse_label(label: &str) -> Result<(String, String)> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-fn read(files: &[String]) -> Result<Vec<Document>> {
-    let mut documents = Vec::new();
-    for file in files {
-        let text = if file == "-" {
-            let mut text = String::new();
-            std::io::stdin()
-                .read_to_string(&mut text)
-                .context("cannot read standard input")?;
-            text
-        } else {
-            std::fs::read_to_string(file).with_context(|| format!("cannot read {file}"))?
-        };
-        documents.extend(parse(&text).with_context(|| file.clone())?);
+/// Labels the body; labels that are left out or `null` are a map all the same.
+fn set_label(body: &mut Map<String, Value>, key: &str, value: &str) -> Result<()> {
+    let labels = body.entry("labels").or_insert(Value::Null);
+    if labels.is_null() {
+        *labels = Value::Object(Map::new());
     }
-    if documents.is_empty() {
-        bail!("the files hold no document");
-    }
-    documents.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
-    for pair in documents.windows(2) {
-        if let [a, b] = pair
-            && (a.kind, &a.name) == (b.kind, &b.name)
-        {
-            bail!("{}/{} is described twice", a.kind, a.name);
+    match labels {
+        Value::Object(labels) => {
+            labels.insert(key.to_owned(), Value::from(value));
+            Ok(())
         }
+        other => bail!("labels is a map of texts, not {other}"),
     }
-    Ok(documents)
-}
-
-/// All documents of a text, or all that is wrong with them.
-fn parse(text: &str) -> Result<Vec<Document>> {
-    let mut documents = Vec::new();
-    let mut faults = Vec::new();
-    for (number, document) in serde_norway::Deserializer::from_str(text).enumerate() {
-        let value =
-            Value::deserialize(document).with_context(|| format!("document {}", number + 1))?;
-        match value {
-            Value::Null => {}
-            value => match check(value) {
-                Ok(document) => documents.push(document),
-                Err(error) => faults.push(format!("document {}: {error:#}", number + 1)),
-            },
-        }
-    }
-    if !faults.is_empty() {
-        bail!("{}", faults.join("\n"));
-    }
-    Ok(documents)
-}
-
-fn check(value: Value) -> Result<Document> {
-    let Value::Object(mut body) = value else {
-        bail!("a document is a map with apiVersion, kind and name")
-    };
-    match body.remove("apiVersion") {
-        Some(Value::String(version)) if version == "baetyl/v1" => {}
-        Some(other) => bail!("apiVersion {other} is not baetyl/v1"),
-        None => bail!("apiVersion is missing (baetyl/v1)"),
-    }
-    let kind = body.remove("kind").context("kind is missing")?;
-    let kind: Kind = kind
-        .as_str()
-        .unwrap_or_default()
-        .parse()
-        .map_err(anyhow::Error::msg)?;
-    let name = body
-        .get("name")
-        .and_then(Value::as_str)
-        .context("name is missing")?
-        .to_owned();
-    baetyl_model::name::ResourceName::try_from(name.clone())
-        .with_context(|| format!("{kind}/{name}"))?;
-    if kind == Kind::App {
-        check_application(&body).with_context(|| format!("{kind}/{name}"))?;
-    }
-    Ok(Document { kind, name, body })
-}
-
-fn check_application(body: &Map<String, Value>) -> Result<()> {
-    if let Some(selector) = body.get("selector").and_then(Value::as_str) {
-        selector
-            .parse::<baetyl_model::labels::Selector>()
-            .context("selector")?;
-    }
-    if body
-        .get("services")
-        .is_some_and(|services| !services.is_array())
-    {
-        bail!("services is a list");
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
-    #[test]
-    fn documents_are_ordered_so_that_references_exist_first() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("all.yaml");
-        std::fs::write(
-            &file,
-            "apiVersion: baetyl/v1\nkind: app\nname: web\n---\napiVersion: baetyl/v1\nkind: Config\nname: web-conf\n",
-        )
-        .unwrap();
-        let read = read(&[file.display().to_string()]).unwrap();
-        assert_eq!(
-            read.iter().map(|d| d.kind).collect::<Vec<_>>(),
-            [Kind::Config, Kind::App]
-        );
-        assert!(!read.first().unwrap().body.contains_key("kind"));
+    fn labelled(body: Value) -> Result<Value> {
+        let Value::Object(mut body) = body else {
+            bail!("not a map")
+        };
+        set_label(&mut body, "set", "shop")?;
+        Ok(Value::Object(body))
     }
 
     #[test]
-    fn every_wrong_document_is_named_at_once() {
-        let error = parse(
-            "apiVersion: v1\nkind: app\nname: aa\n---\napiVersion: baetyl/v1\nkind: pod\nname: bb\n---\napiVersion: baetyl/v1\nkind: node\nname: UPPER\n",
-        )
-        .unwrap_err()
-        .to_string();
-        for word in [
-            "document 1",
-            "not baetyl/v1",
-            "document 2",
-            "unknown kind \"pod\"",
-            "document 3",
+    fn the_label_of_a_set_joins_the_labels_or_makes_them() {
+        for (given, expected) in [
+            (json!({}), json!({"set": "shop"})),
+            (json!({"labels": null}), json!({"set": "shop"})),
+            (
+                json!({"labels": {"a": "b"}}),
+                json!({"a": "b", "set": "shop"}),
+            ),
         ] {
-            assert!(error.contains(word), "{error}");
+            assert_eq!(labelled(given).unwrap()["labels"], expected);
         }
     }
 
     #[test]
-    fn a_wrong_selector_is_found_before_anything_is_written() {
-        let error = parse("apiVersion: baetyl/v1\nkind: app\nname: web\nselector: 'a in (b'\n")
-            .unwrap_err();
-        assert!(format!("{error:#}").contains("selector"), "{error:#}");
+    fn labels_that_are_no_map_are_refused_in_words() {
+        for wrong in [json!([]), json!("a=b"), json!(7)] {
+            let error = labelled(json!({ "labels": wrong })).unwrap_err();
+            assert!(error.to_string().contains("labels is a map"), "{error}");
+        }
     }
 }

@@ -29,16 +29,16 @@ struct Cli {
 #[derive(Args)]
 pub(crate) struct ServerArgs {
     /// Context to use instead of the current one.
-    #[arg(long, global = true, env = "BAETYL_CONTEXT")]
+    #[arg(long, global = true, env = "BAETYLCTL_CONTEXT")]
     pub(crate) context: Option<String>,
     /// Address of the cloud's REST interface, e.g. http://127.0.0.1:9004.
-    #[arg(long, global = true, env = "BAETYL_SERVER")]
+    #[arg(long, global = true, env = "BAETYLCTL_SERVER")]
     pub(crate) server: Option<String>,
     /// File that holds the API token.
-    #[arg(long, global = true, env = "BAETYL_TOKEN_FILE")]
+    #[arg(long, global = true, env = "BAETYLCTL_TOKEN_FILE")]
     pub(crate) token_file: Option<PathBuf>,
     /// PEM file with the authority of an https server.
-    #[arg(long, global = true, env = "BAETYL_CA_FILE")]
+    #[arg(long, global = true, env = "BAETYLCTL_CA_FILE")]
     pub(crate) ca_file: Option<PathBuf>,
 }
 
@@ -81,8 +81,13 @@ enum Verb {
         #[arg(short, long = "file")]
         files: Vec<String>,
     },
-    /// Shows a resource with what belongs to it, for people.
-    Describe { kind: Kind, name: String },
+    /// Shows a resource with what belongs to it, for people; `-o json` and `-o yaml` show it as it is.
+    Describe {
+        kind: Kind,
+        name: String,
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
     /// About nodes.
     Node {
         #[command(subcommand)]
@@ -122,7 +127,7 @@ enum NodeVerb {
     /// Prints the command that turns a machine into this node.
     InstallCommand {
         name: String,
-        /// native or kube.
+        /// How the node runs: native is what this release has.
         #[arg(long, default_value = "native")]
         mode: String,
     },
@@ -147,7 +152,7 @@ pub(crate) async fn run() -> Result<()> {
             Ok(())
         }
         Verb::Context { verb } => run_context(verb),
-        Verb::Invoke(args) => invoke::run(args, cli.server.token_file.as_deref()).await,
+        Verb::Invoke(args) => invoke::run(args, cli.server.ca_file.as_deref()).await,
         verb => run_remote(verb, &Client::new(&context::resolve(&cli.server)?)?).await,
     }
 }
@@ -223,7 +228,7 @@ async fn run_remote(verb: Verb, client: &Client) -> Result<()> {
             files,
         } if !files.is_empty() => apply::delete(client, &files).await,
         Verb::Delete { .. } => bail!("say what to delete: `delete KIND NAME`, or `delete -f FILE`"),
-        Verb::Describe { kind, name } => describe(client, kind, &name).await,
+        Verb::Describe { kind, name, output } => describe(client, kind, &name, output).await,
         Verb::Node { verb } => node(client, verb).await,
         Verb::Context { .. } | Verb::Invoke(_) | Verb::Completion { .. } => Ok(()),
     }
@@ -299,8 +304,12 @@ async fn get(
     }
 }
 
-async fn describe(client: &Client, kind: Kind, name: &str) -> Result<()> {
+async fn describe(client: &Client, kind: Kind, name: &str, format: Format) -> Result<()> {
     let body = client.get(&kind.path(name)).await?;
+    if matches!(format, Format::Json | Format::Yaml) {
+        print!("{}", output::render(kind, &body, format)?);
+        return Ok(());
+    }
     print!("{}", output::describe(kind, &body)?);
     for (title, path) in kind.related(name) {
         let Ok(related) = client.get(&path).await else {

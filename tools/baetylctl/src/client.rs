@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
@@ -18,12 +19,18 @@ use serde_json::Value;
 
 use crate::context::Target;
 
+/// A cloud that has not answered by then is not going to: it answers in milliseconds, and bodies have at most 4 MiB.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Talks to one cloud with one token.
 pub(crate) struct Client {
-    pool: Pool<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    pool: Https,
     server: String,
     token: String,
 }
+
+/// Connections over HTTP and HTTPS.
+pub(crate) type Https = Pool<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 /// What the cloud answered to a failed request.
 #[derive(Debug)]
@@ -49,14 +56,8 @@ impl Client {
         let token = fs::read_to_string(&target.token_file).with_context(|| {
             format!("cannot read the token file {}", target.token_file.display())
         })?;
-        let tls = tls(target.ca_file.as_deref())?;
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_or_http()
-            .enable_http1()
-            .build();
         Ok(Self {
-            pool: Pool::builder(TokioExecutor::new()).build(connector),
+            pool: https(target.ca_file.as_deref())?,
             server: target.server.trim_end_matches('/').to_owned(),
             token: token.trim().to_owned(),
         })
@@ -95,6 +96,24 @@ impl Client {
     }
 
     async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        if_match: Option<&str>,
+    ) -> Result<(Value, Option<String>)> {
+        let exchange = self.exchange(method, path, body, if_match);
+        tokio::time::timeout(PATIENCE, exchange)
+            .await
+            .with_context(|| {
+                format!(
+                    "the cloud at {} did not answer within {PATIENCE:?}",
+                    self.server
+                )
+            })?
+    }
+
+    async fn exchange(
         &self,
         method: Method,
         path: &str,
@@ -160,6 +179,19 @@ impl Client {
     }
 }
 
+/// A client that knows https servers by the authority in the file, or by those of the web.
+///
+/// # Errors
+/// When the file holds no authority.
+pub(crate) fn https(ca_file: Option<&Path>) -> Result<Https> {
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(tls(ca_file)?)
+        .https_or_http()
+        .enable_http1()
+        .build();
+    Ok(Pool::builder(TokioExecutor::new()).build(connector))
+}
+
 fn tls(ca_file: Option<&Path>) -> Result<rustls::ClientConfig> {
     let mut roots = rustls::RootCertStore::empty();
     match ca_file {
@@ -194,4 +226,29 @@ pub(crate) fn encode(text: &str) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Time passes at once while nothing else happens.
+    #[tokio::test(start_paused = true)]
+    async fn a_cloud_that_takes_the_request_and_says_nothing_is_given_up() {
+        let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let token_file = dir.path().join("token");
+        fs::write(&token_file, "t").unwrap();
+        let client = Client::new(&Target {
+            server: format!("http://{}", silent.local_addr().unwrap()),
+            token_file,
+            ca_file: None,
+        })
+        .unwrap();
+        let error = client.get("/v1/nodes").await.unwrap_err();
+        assert!(
+            error.to_string().contains("did not answer within"),
+            "{error:#}"
+        );
+    }
 }

@@ -9,9 +9,11 @@ mod apply;
 mod cli;
 mod client;
 mod context;
+mod document;
 mod invoke;
 mod output;
 mod resources;
+mod validate;
 
 use std::process::ExitCode;
 

@@ -72,32 +72,46 @@ async fn restart(edge: &mut Edge, service: &'static str) -> Result<f64> {
     std::fs::remove_file(&address)?;
     let start = Instant::now();
     edge.start_service(service)?;
-    ready(&format!("{service} is ready"), &address).await?;
+    let sockets: &[&str] = match service {
+        "edge" => Shape::Five.services(),
+        ref one => std::slice::from_ref(one),
+    };
+    until_every(POLL, service, || async {
+        // The admin port is there first, and says "ready" until the service has said what it waits for.
+        for socket in sockets {
+            edge.channel(socket).await?;
+        }
+        answers(&address, "/readyz", 200).await
+    })
+    .await?;
     Ok(milliseconds(start))
 }
 
-async fn ready(what: &str, address: &Path) -> Result<()> {
-    until_every(POLL, what, || async {
-        let address = std::fs::read_to_string(address)?;
-        let rest = Rest::new(&format!("http://{}", address.trim()), None);
-        let answer = rest
-            .send(http::Method::GET, "/readyz", &[], bytes::Bytes::new())
-            .await?;
-        ensure!(answer.status == 200, "{}", answer.status);
-        Ok(())
-    })
-    .await?;
+/// Succeeds when the server whose address is in the file answers with this status.
+async fn answers(address: &Path, path: &str, status: u16) -> Result<()> {
+    let address = std::fs::read_to_string(address)?;
+    let rest = Rest::new(&format!("http://{}", address.trim()), None);
+    let answer = rest
+        .send(http::Method::GET, path, &[], bytes::Bytes::new())
+        .await?;
+    ensure!(answer.status == status, "{}", answer.status);
     Ok(())
 }
 
 /// One start of a cloud on a directory, and its clean end; answers milliseconds.
 async fn cloud(dir: &Path) -> Result<f64> {
-    let listen =
-        |name: &str| (format!("BAETYL_CLOUD__{name}__LISTEN"), "127.0.0.1:0".to_owned());
+    let listen = |name: &str| {
+        (
+            format!("BAETYL_CLOUD__{name}__LISTEN"),
+            "127.0.0.1:0".to_owned(),
+        )
+    };
     let env = ["ADMIN", "LINK", "ACTIVATION"].map(listen);
     let text = dir.display().to_string();
-    let address = dir.join("run/cloud-admin.addr");
-    let _ = std::fs::remove_file(&address);
+    let (rest, admin) = (dir.join("run/admin.addr"), dir.join("run/cloud-admin.addr"));
+    for address in [&rest, &admin] {
+        let _ = std::fs::remove_file(address);
+    }
     let start = Instant::now();
     let mut process = Process::start(
         "baetyl-cloud",
@@ -105,7 +119,11 @@ async fn cloud(dir: &Path) -> Result<f64> {
         &env,
         &dir.join("cloud.log"),
     )?;
-    ready("the cloud is ready", &address).await?;
+    until_every(POLL, "the cloud is ready", || async {
+        answers(&rest, "/v1/nodes", 401).await?;
+        answers(&admin, "/readyz", 200).await
+    })
+    .await?;
     let time = milliseconds(start);
     process.stop().await?;
     Ok(time)
@@ -116,8 +134,11 @@ async fn activation() -> Result<f64> {
     let dir = tempfile::Builder::new().prefix("bb-").tempdir()?;
     let cloud = Cloud::start(&dir.path().join("cloud")).await?;
     let rest = cloud.rest()?;
-    rest.post("/v1/nodes", &json!({"name": "north-1", "nodeMode": "native"}))
-        .await?;
+    rest.post(
+        "/v1/nodes",
+        &json!({"name": "north-1", "nodeMode": "native"}),
+    )
+    .await?;
     let mut edge = Edge::new("north-1", &dir.path().join("edge"), Shape::Five)?;
     edge.start().await?;
     for service in edge.services() {

@@ -48,6 +48,8 @@ struct Entry<'a> {
     name: &'a str,
     handler: &'a str,
     codedir: &'a str,
+    #[serde(rename = "timeoutMs", skip_serializing_if = "Option::is_none")]
+    timeout_ms: Option<u32>,
 }
 
 /// The cloud sends a functions file at `/etc/baetyl` and the author mounts the code; what is missing of the two is made
@@ -74,6 +76,7 @@ pub(super) fn add_code_and_conf(
                 name: &function.name,
                 handler: &function.handler,
                 codedir: &function.code_dir,
+                timeout_ms: function.timeout_ms,
             })
             .collect();
         // Texts always serialise. JSON is YAML.

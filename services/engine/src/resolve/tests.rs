@@ -322,7 +322,7 @@ fn replicas_have_their_own_ports_and_a_fixed_port_allows_only_one() {
 #[test]
 fn a_function_service_runs_its_runtime_with_its_functions_and_code() {
     let service = json!({"name": "fn1", "functionConfig": {"name": "code", "runtime": "python3"},
-        "functions": [{"name": "hello", "handler": "index.handler", "codedir": "src"}]});
+        "functions": [{"name": "hello", "handler": "index.handler", "codedir": "src", "timeoutMs": 1500}]});
     let builder = release(
         "greet",
         "3",
@@ -358,7 +358,7 @@ fn a_function_service_runs_its_runtime_with_its_functions_and_code() {
     let conf: Value = serde_json::from_str(&text(&conf.content)).unwrap();
     assert_eq!(
         conf,
-        json!({"functions": [{"name": "hello", "handler": "index.handler", "codedir": "src"}]})
+        json!({"functions": [{"name": "hello", "handler": "index.handler", "codedir": "src", "timeoutMs": 1500}]})
     );
 }
 

@@ -227,25 +227,34 @@ pub struct Function {
     /// `token` (default) or `anonymous`; a service is anonymous when it or all of its functions say so.
     #[serde(skip_serializing_if = "is_default")]
     pub access: String,
+    /// Longest time one call may take, in milliseconds; absent: the proxy's. Baetyl v2 has no such thing.
+    #[serde(skip_serializing_if = "is_default")]
+    pub timeout_ms: Option<u32>,
 }
 
 impl Service {
     /// True when anybody may call the functions of this service without a token.
     pub fn is_anonymous(&self) -> bool {
+        self.is_anonymous_or(false)
+    }
+
+    /// [`Service::is_anonymous`], with `otherwise` where neither the service nor the function says anything: the more
+    /// specific word counts.
+    pub fn is_anonymous_or(&self, otherwise: bool) -> bool {
+        let says = |access: &str, otherwise: bool| match access {
+            "" => otherwise,
+            access => access == "anonymous",
+        };
         let of_service = self
             .function_config
             .as_ref()
             .map_or("", |config| config.access.as_str());
-        match of_service {
-            "" => {
-                !self.functions.is_empty()
-                    && self
-                        .functions
-                        .iter()
-                        .all(|function| function.access == "anonymous")
-            }
-            access => access == "anonymous",
-        }
+        let by_functions = !self.functions.is_empty()
+            && self
+                .functions
+                .iter()
+                .all(|function| says(&function.access, otherwise));
+        says(of_service, by_functions)
     }
 
     /// The mount at exactly that path.

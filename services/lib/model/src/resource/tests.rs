@@ -164,6 +164,38 @@ fn a_function_service_is_open_only_when_it_says_so() {
 }
 
 #[test]
+fn what_is_said_of_an_application_counts_only_where_service_and_function_say_nothing() {
+    let service = |access: &str, functions: Value| -> Service {
+        let config = json!({"name": "c", "access": access});
+        serde_json::from_value(
+            json!({"name": "s", "functionConfig": config, "functions": functions}),
+        )
+        .unwrap()
+    };
+    let silent = json!({"name": "f"});
+    let open = json!({"name": "g", "access": "anonymous"});
+    let closed = json!({"name": "h", "access": "token"});
+    assert!(service("", json!([silent])).is_anonymous_or(true));
+    assert!(service("", json!([silent, open])).is_anonymous_or(true));
+    assert!(!service("", json!([silent, closed])).is_anonymous_or(true));
+    assert!(!service("token", json!([silent])).is_anonymous_or(true));
+    assert!(service("anonymous", json!([closed])).is_anonymous_or(false));
+}
+
+#[test]
+fn a_function_may_say_how_long_a_call_may_take() {
+    let function: Function =
+        serde_json::from_value(json!({"name": "f", "handler": "a.b", "timeoutMs": 1500})).unwrap();
+    assert_eq!(function.timeout_ms, Some(1500));
+    let silent = Function {
+        timeout_ms: None,
+        ..function
+    };
+    let written = serde_json::to_value(&silent).unwrap();
+    assert_eq!(written, json!({"name": "f", "handler": "a.b"}));
+}
+
+#[test]
 fn probe_times_have_kubernetes_defaults() {
     let timing = Probe::default().timing();
     assert_eq!(

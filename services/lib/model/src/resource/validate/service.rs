@@ -113,6 +113,9 @@ fn container(app: &Application, service: &Service, findings: &mut Findings<'_>) 
     }
 }
 
+/// Longest time a function can ask for: 1 h.
+const MAX_FUNCTION_TIMEOUT_MS: u32 = 60 * 60 * 1000;
+
 fn function(service: &Service, findings: &mut Findings<'_>) {
     let access = ["token", "anonymous"];
     match &service.function_config {
@@ -138,6 +141,12 @@ fn function(service: &Service, findings: &mut Findings<'_>) {
                 "name",
                 "must be 1 to 253 characters of a-z, A-Z, 0-9, '-', '_' and '.'",
             );
+        }
+        if function
+            .timeout_ms
+            .is_some_and(|timeout| !(1..=MAX_FUNCTION_TIMEOUT_MS).contains(&timeout))
+        {
+            findings.add("timeoutMs", "must be from 1 to 3600000 (1 h)");
         }
         if function.handler.is_empty() {
             findings.add("handler", "is needed, e.g. index.handler");

@@ -216,6 +216,13 @@ fn a_function_application_needs_its_code_and_functions() {
         json!({}),
         "codedir",
     );
+    for wrong in [0, 3_600_001] {
+        one_mistake(
+            function(json!({"functions": [{"name": "f", "handler": "h", "timeoutMs": wrong}]})),
+            json!({}),
+            "functions[0].timeoutMs: must be from 1 to 3600000",
+        );
+    }
     one_mistake(
         function(json!({"functionConfig": {"access": "all"}})),
         json!({}),
