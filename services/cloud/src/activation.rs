@@ -22,6 +22,7 @@ mod tests;
 
 use crate::install::{InstallClaims, InstallTokens, TokenError};
 use crate::link::Links;
+use crate::openapi::Shape;
 use crate::pki::{CsrError, IssuedCertificate, NodeCsr, NodeIdentity, Pki, PkiError};
 use crate::store::{Doing as _, Store, StoreError};
 use identities::IdentityRow;
@@ -92,6 +93,11 @@ enum Decision {
     Again(IdentityRow),
 }
 
+/// What the REST form of activation takes and gives, for the API document.
+pub(crate) fn shapes() -> (Shape, Shape) {
+    rest::shapes()
+}
+
 /// Gives identities to nodes. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Activator {
@@ -120,15 +126,21 @@ impl Activator {
         }
     }
 
-    /// Exchanges an install token and a request for an identity.
+    /// Exchanges an install token and a request for an identity. The request is read, and its signature checked, only
+    /// for those who have a token: anybody may call.
     ///
     /// # Errors
     /// When one of them is not accepted; then nothing was changed.
-    pub async fn activate(&self, token: &str, csr: &NodeCsr) -> Result<Activated, ActivateError> {
+    pub async fn activate(
+        &self,
+        token: &str,
+        read: impl FnOnce() -> Result<NodeCsr, CsrError> + Send,
+    ) -> Result<Activated, ActivateError> {
         if token.is_empty() {
             return Err(ActivateError::NoProof);
         }
         let claims = self.tokens.verify(token)?;
+        let csr = &read()?;
         let gone = || ActivateError::NodeGone(claims.node.clone());
         let row = self
             .store

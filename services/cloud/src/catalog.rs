@@ -1,7 +1,7 @@
 //! What a tenant has (applications, configurations, secrets) and the rules that hold between them.
 //!
-//! All functions work inside one [`Tx`]: what an application references exists, is pinned to its newest version, and
-//! when that changes, the application changes with it, at the same revision. So (application, version) names everything
+//! All functions work inside one [`Tx`]: what an application references exists, is pinned to a version with its newest
+//! content, and when that changes, the application changes with it, at the same revision. So (application, version) names everything
 //! an application runs with. Writing what is there already writes nothing.
 //!
 //! The bodies given here are well formed (`baetyl_model::resource::validate`); HTTP is `rest`'s.

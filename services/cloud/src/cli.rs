@@ -12,7 +12,9 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::auth;
 use crate::config::{Config, ShellSections};
-use crate::run::{DATABASE_FILE, open_store, run};
+use crate::lock::DataDirLock;
+use crate::objects::Objects;
+use crate::run::{DATABASE_FILE, Error, OBJECTS_DIR, lock, open_existing, open_store, run};
 use crate::store::{self, By, Role, Store};
 
 const PROGRAM: &str = "baetyl-cloud";
@@ -40,7 +42,10 @@ enum Command {
     Token(TokenCommand),
     /// Bring the database to the schema of this program, and end
     Migrate(DataDir),
-    /// Write a consistent copy of the database, also while the cloud runs. The copy needs seal.key to be of use
+    /// Write a consistent copy of the database, also while the cloud runs
+    ///
+    /// The copy is of use only together with <data-dir>/seal.key, and does not hold the uploaded files: copy the
+    /// directory <data-dir>/objects, too, after this command.
     Backup {
         #[command(flatten)]
         data_dir: DataDir,
@@ -48,6 +53,10 @@ enum Command {
         file: PathBuf,
     },
     /// Put a backup in the place of the database; the cloud must not run
+    ///
+    /// The database before is kept beside it. Put back a copy of <data-dir>/objects, too: files the backup names and
+    /// the directory does not hold cannot be fetched. Files it does not name stay for 7 days, in case the database
+    /// before is wanted after all.
     Restore {
         #[command(flatten)]
         data_dir: DataDir,
@@ -111,18 +120,31 @@ pub fn main() -> ExitCode {
     }
     match once(cli.command) {
         Ok(text) => print(&text),
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "{PROGRAM}: {}", chain(error.as_ref()));
-            ExitCode::FAILURE
-        }
+        Err(error) => complain(error.as_ref()),
     }
 }
 
 fn serve(args: &RunArgs) -> ExitCode {
+    // Before anything else: a second program must not even write over the addresses of the first.
+    let _lock = match hold(args) {
+        Ok(lock) => lock,
+        Err(error) => return complain(&error),
+    };
     // One thread per CPU: links and REST share them.
     Service::new(PROGRAM)
         .worker_threads(0)
         .run_with::<ShellSections, Config, _, _, _>(args, run)
+}
+
+/// The data directory, for a program that is going to run.
+fn hold(args: &RunArgs) -> Result<Option<DataDirLock>, Error> {
+    let only_looks = args.check_config || args.print_config;
+    (!only_looks).then(|| lock(&args.data_dir)).transpose()
+}
+
+fn complain(error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "{PROGRAM}: {}", chain(error));
+    ExitCode::FAILURE
 }
 
 fn print(text: &str) -> ExitCode {
@@ -142,14 +164,16 @@ fn once(command: Command) -> anyhow::Result<String> {
             Command::Serve(_) => Ok(String::new()),
             Command::Token(command) => token(command).await,
             Command::Migrate(dir) => {
+                let _lock = lock(&dir.data_dir)?;
                 open_store(&dir.data_dir).await?.0.close().await;
                 Ok("the database has the schema of this program\n".to_owned())
             }
             Command::Backup { data_dir, file } => {
                 let store = existing(&data_dir.data_dir).await?;
                 store.backup(&file).await?;
+                store.close().await;
                 Ok(format!(
-                    "written to {}; keep it together with seal.key\n",
+                    "written to {}; keep it together with seal.key and a copy of objects/\n",
                     file.display()
                 ))
             }
@@ -172,17 +196,23 @@ async fn existing(data_dir: &Path) -> anyhow::Result<Store> {
             file.display()
         );
     }
-    Ok(open_store(data_dir).await?.0)
+    Ok(open_existing(data_dir).await?)
 }
 
 async fn restore(data_dir: &Path, file: &Path) -> anyhow::Result<String> {
+    let _lock = lock(data_dir)?;
     let database = data_dir.join(DATABASE_FILE);
-    store::restore(file, &database)
+    let now = clock::now();
+    // First: a start after a crash in between must not take files the old database needs.
+    Objects::keep_unknown(&data_dir.join(OBJECTS_DIR), now)?;
+    let kept = store::restore(file, &database, now)
         .await
         .with_context(|| format!("nothing was restored from {}", file.display()))?;
+    let before = kept.map_or_else(String::new, |kept| {
+        format!("; the database before is {}", kept.display())
+    });
     Ok(format!(
-        "restored {}; the database before is beside it (.before-restore). Nodes that know newer wishes are brought \
-         back to these when they connect\n",
+        "restored {}{before}. Nodes that know newer wishes are brought back to these when they connect\n",
         database.display()
     ))
 }
@@ -257,6 +287,30 @@ mod tests {
     }
 
     #[test]
+    fn a_second_cloud_on_the_same_data_directory_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().display().to_string();
+        let args = |more: &[&str]| {
+            let words = [&[PROGRAM, "serve", "--data-dir", &at], more].concat();
+            match Cli::try_parse_from(words).unwrap().command {
+                Command::Serve(args) => args,
+                other => panic!("{other:?}"),
+            }
+        };
+        let first = hold(&args(&[])).unwrap();
+        assert!(first.is_some());
+        let error = hold(&args(&[])).unwrap_err();
+        assert!(
+            error.to_string().contains("another baetyl-cloud"),
+            "{error}"
+        );
+        assert!(
+            hold(&args(&["--check-config"])).unwrap().is_none(),
+            "looking disturbs nobody"
+        );
+    }
+
+    #[test]
     fn a_token_is_made_listed_and_revoked_on_the_machine_of_the_cloud() {
         let dir = tempfile::tempdir().unwrap();
         let at = dir.path().display().to_string();
@@ -278,6 +332,10 @@ mod tests {
         assert!(call(&["token", "revoke", "ci"]).is_err());
         let backup = dir.path().join("copy.db").display().to_string();
         call(&["backup", &backup]).unwrap();
+        let taken = lock(dir.path()).unwrap();
+        let refused = call(&["restore", &backup]).unwrap_err();
+        assert!(refused.to_string().contains("another"), "{refused}");
+        drop(taken);
         call(&["restore", &backup]).unwrap();
         assert!(call(&["restore", "/dev/null"]).is_err());
     }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use baetyl_kit::admin::AdminConfig;
 use baetyl_kit::cli::{LogConfig, ProcessConfig, Shell, ShellConfig};
 use baetyl_kit::listen::Listen;
+use baetyl_model::Namespace;
 use serde::{Deserialize, Serialize};
 
 use crate::install::InstallConfig;
@@ -14,8 +15,12 @@ use crate::objects::ObjectsConfig;
 use crate::pki::PkiConfig;
 use crate::report::ReportConfig;
 
+pub(crate) mod checked;
+
 #[cfg(test)]
 mod tests;
+
+pub use checked::{CheckError, Host, ServerUrl, TrustDomain};
 
 /// The configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +35,7 @@ pub struct Config {
     /// How nodes reach this cloud.
     pub public: PublicConfig,
     /// The namespace of the first admin token.
-    pub namespace: String,
+    pub namespace: Namespace,
     /// How callers of the REST interface prove who they are.
     pub auth: AuthConfig,
     /// Functions.
@@ -58,7 +63,7 @@ impl Default for Config {
                 listen: loopback(9003),
             },
             public: PublicConfig::default(),
-            namespace: "default".to_owned(),
+            namespace: Namespace::default(),
             auth: AuthConfig::default(),
             functions: FunctionsConfig::default(),
             objects: ObjectsConfig::default(),
@@ -94,19 +99,19 @@ impl Default for ListenerConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct PublicConfig {
     /// Host name or address nodes connect to; in the server certificate and in install commands.
-    pub host: String,
+    pub host: Host,
     /// Further names and addresses for the server certificate.
-    pub names: Vec<String>,
+    pub names: Vec<Host>,
     /// Where nodes activate, when it is not `https://<host>:<port of activation>`.
-    pub activation_url: Option<String>,
+    pub activation_url: Option<ServerUrl>,
     /// Where the link is, tried in order, when it is not `https://<host>:<port of link>`.
-    pub link_urls: Vec<String>,
+    pub link_urls: Vec<ServerUrl>,
 }
 
 impl Default for PublicConfig {
     fn default() -> Self {
         Self {
-            host: "127.0.0.1".to_owned(),
+            host: Host::loopback(),
             names: Vec::new(),
             activation_url: None,
             link_urls: Vec::new(),
@@ -119,15 +124,16 @@ impl PublicConfig {
     pub fn certificate_names(&self) -> Vec<String> {
         std::iter::once(&self.host)
             .chain(&self.names)
-            .cloned()
+            .map(Host::to_string)
             .collect()
     }
 
     /// Where nodes activate, given where activation listens.
     pub fn activation_url(&self, bound: &Listen) -> String {
-        self.activation_url
-            .clone()
-            .unwrap_or_else(|| self.url(bound))
+        match &self.activation_url {
+            Some(url) => url.to_string(),
+            None => self.url(bound),
+        }
     }
 
     /// Where the link is, given where it listens.
@@ -135,16 +141,17 @@ impl PublicConfig {
         if self.link_urls.is_empty() {
             vec![self.url(bound)]
         } else {
-            self.link_urls.clone()
+            self.link_urls.iter().map(ServerUrl::to_string).collect()
         }
     }
 
     fn url(&self, bound: &Listen) -> String {
         // An IPv6 address stands in brackets.
-        let host = if self.host.contains(':') {
-            format!("[{}]", self.host)
+        let host = self.host.as_str();
+        let host = if host.contains(':') {
+            format!("[{host}]")
         } else {
-            self.host.clone()
+            host.to_owned()
         };
         match bound {
             Listen::Tcp(address) => format!("https://{host}:{}", address.port()),

@@ -56,17 +56,18 @@ pub fn accepted(namespace: &str, revision: Revision, actor: &str, request_id: &s
 
 /// The applications a node shall run, by name. None when the node is not to be told anything (`syncMode: local`).
 pub fn select_apps(node: &NodeRow, snapshot: &Snapshot) -> Option<Vec<Arc<AppRow>>> {
-    if node.spec.sync_mode == "local" {
-        return None;
-    }
-    Some(
-        snapshot
-            .apps
-            .iter()
-            .filter(|app| app.selects(node))
-            .cloned()
-            .collect(),
-    )
+    (!is_local(node)).then(|| selected_apps(node, snapshot))
+}
+
+/// The applications whose selector is for a node, by name, whether it is told of them or not.
+pub fn selected_apps(node: &NodeRow, snapshot: &Snapshot) -> Vec<Arc<AppRow>> {
+    let selected = snapshot.apps.iter().filter(|app| app.selects(node));
+    selected.cloned().collect()
+}
+
+/// True when a node goes on with what it has (`syncMode: local`).
+pub fn is_local(node: &NodeRow) -> bool {
+    node.spec.sync_mode == "local"
 }
 
 /// The desire of a node that runs `apps`, complete with its digest.

@@ -184,6 +184,21 @@ pub async fn list(
     rows.iter().map(event_row).collect()
 }
 
+/// How many events of a node are kept.
+///
+/// # Errors
+/// When the database fails.
+pub async fn count(store: &Store, namespace: &Namespace, uid: &NodeUid) -> Result<u64, StoreError> {
+    let count: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM node_events WHERE namespace = ? AND uid = ?")
+            .bind(namespace.as_str())
+            .bind(uid.as_str())
+            .fetch_one(store.reader())
+            .await
+            .doing("count the events")?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
 fn event_row(row: &SqliteRow) -> Result<NodeEvent, StoreError> {
     use sqlx::Row as _;
     let sequence: Option<i64> = row.try_get("sequence").doing("read an event")?;

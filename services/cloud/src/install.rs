@@ -19,6 +19,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::activation::identities;
+use crate::config::checked::within;
 use crate::pki::{NodeIdentity, Pki};
 use crate::store::{NodeRow, Store, StoreError};
 
@@ -36,8 +37,10 @@ const MAX_LEN: usize = 2048;
 #[serde(default, deny_unknown_fields)]
 pub struct InstallConfig {
     /// Life of a token in seconds.
+    #[serde(deserialize_with = "within::<_, 1, 2_592_000>")]
     pub token_seconds: u32,
     /// How often a token may be used, always with the same key: once, and again when an answer was lost.
+    #[serde(deserialize_with = "within::<_, 1, 1_000>")]
     pub token_uses: u32,
 }
 

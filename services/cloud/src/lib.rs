@@ -12,6 +12,7 @@ pub mod desire;
 pub mod events;
 pub mod install;
 pub mod link;
+mod lock;
 pub mod objects;
 mod openapi;
 pub mod pki;
@@ -22,4 +23,5 @@ pub mod seal;
 pub mod store;
 
 pub use config::Config;
-pub use run::{DATABASE_FILE, Error, open_store, run};
+pub use lock::{DataDirLock, LockError};
+pub use run::{DATABASE_FILE, Error, lock, open_existing, open_store, run};

@@ -12,6 +12,7 @@ use baetyl_kit::{crypto, fsio};
 use baetyl_model::{Digest, Namespace};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
+use jiff::{SignedDuration, Timestamp};
 use md5::{Digest as _, Md5};
 use serde::{Deserialize, Serialize};
 use tokio::fs::{self, File};
@@ -24,6 +25,12 @@ mod tests;
 
 /// Directory of unfinished uploads, beside the digests.
 const UPLOADS: &str = "uploads";
+
+/// File that says until when the bytes nobody needs stay.
+const KEEP_UNTIL: &str = "keep-until";
+
+/// How long bytes stay that a database which was put back does not know: the one before may be wanted after all.
+const GRACE: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// Settings of the object store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -237,12 +244,30 @@ impl Objects {
         Ok(())
     }
 
+    /// From now on and for a week [`Objects::sweep`] removes nothing: the database was put back to another one.
+    ///
+    /// # Errors
+    /// When the directory cannot be written.
+    pub fn keep_unknown(dir: &Path, now: Timestamp) -> Result<(), ObjectError> {
+        let path = dir.join(KEEP_UNTIL);
+        let until = now.saturating_add(GRACE).unwrap_or(Timestamp::MAX);
+        fsio::create_dir_private(dir)
+            .and_then(|()| fsio::atomic_write(&path, until.to_string().as_bytes(), 0o600))
+            .map_err(|source| ObjectError::File { path, source })
+    }
+
     /// Removes all bytes nobody needs: what a crash between the file and its row left.
     ///
     /// # Errors
     /// When the disk or the database fails.
-    pub async fn sweep(&self, store: &Store) -> Result<(), ObjectError> {
+    pub async fn sweep(&self, store: &Store, now: Timestamp) -> Result<(), ObjectError> {
         let failed = |source| self.failed(source);
+        let keep = fsio::read_limited(&self.0.dir.join(KEEP_UNTIL), 64).ok();
+        let until =
+            keep.and_then(|text| str::from_utf8(&text).ok()?.trim().parse::<Timestamp>().ok());
+        if until.is_some_and(|until| now < until) {
+            return Ok(());
+        }
         let mut digests = Vec::new();
         let mut dirs = fs::read_dir(&self.0.dir).await.map_err(failed)?;
         while let Some(dir) = dirs.next_entry().await.map_err(failed)? {

@@ -12,7 +12,7 @@ use http::HeaderValue;
 use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use serde_json::{Map, Value, json};
 
-use crate::rest::{Operation, operations};
+use crate::rest::{Operation, PROBLEM_JSON, Versions, operations};
 
 mod schema;
 
@@ -69,7 +69,9 @@ pub(crate) fn build() -> Value {
             methods.insert("parameters".to_owned(), json!([name]));
         }
     }
+    paths.insert("/v1/active", activation(&mut schemas));
     schemas.insert("Error".to_owned(), error_schema());
+    schemas.insert("Problem".to_owned(), problem_schema());
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -89,15 +91,98 @@ pub(crate) fn build() -> Value {
     })
 }
 
-fn error_schema() -> Value {
+/// Activation of nodes: on a port of its own, not part of the table.
+fn activation(schemas: &mut BTreeMap<String, Value>) -> Map<String, Value> {
+    let (takes, gives) = crate::activation::shapes();
+    let described = json!({
+        "operationId": "postActive",
+        "summary": "Exchange an install token and a signing request for an identity",
+        "description": "For machines, with the token of an install command. The authority is pinned by that command.",
+        "tags": ["active"],
+        "security": [],
+        "servers": [{
+            "url": "https://{host}:{port}",
+            "variables": {"host": {"default": "127.0.0.1"}, "port": {"default": "9003"}},
+        }],
+        "requestBody": {"required": true, "content": {"application/json": {"schema": takes(schemas)}}},
+        "responses": {
+            "200": {"description": "Done", "content": {"application/json": {"schema": gives(schemas)}}},
+            "default": error_response("An error; problem+json for those who accept it"),
+        },
+    });
+    Map::from_iter([("post".to_owned(), described)])
+}
+
+fn error_response(description: &str) -> Value {
+    json!({
+        "description": description,
+        "content": {
+            "application/json": {"schema": {"$ref": "#/components/schemas/Error"}},
+            PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}},
+        },
+    })
+}
+
+fn mistakes_schema() -> Value {
     let text = json!({"type": "string"});
     let mistake = json!({"type": "object", "properties": {"field": text, "message": text}});
+    json!({"type": "array", "items": mistake})
+}
+
+/// RFC 9457, with Baetyl v2's code and the request id.
+fn problem_schema() -> Value {
+    let text = json!({"type": "string"});
+    json!({
+        "type": "object",
+        "required": ["type", "title", "status", "detail", "code", "requestId"],
+        "properties": {
+            "type": text, "title": text, "status": {"type": "integer"}, "detail": text, "code": text,
+            "requestId": text, "errors": mistakes_schema(),
+        },
+    })
+}
+
+/// What an operation says in headers about versions.
+fn add_versions(described: &mut Value, versions: Versions) {
+    let mut headers = Vec::new();
+    let mut add = |name: &str, description: &str| {
+        headers.push(json!({
+            "name": name, "in": "header", "description": description, "schema": {"type": "string"},
+        }));
+    };
+    if versions.if_match {
+        add("If-Match", "Write only to this version");
+        described["responses"]["412"] = error_response("It was changed since it was read");
+    }
+    if versions.if_none_match {
+        add("If-None-Match", "Answer only when there is another version");
+        described["responses"]["304"] = json!({
+            "description": "It is this version; no body", "headers": etag_header(),
+        });
+    }
+    if versions.tagged {
+        described["responses"]["200"]["headers"] = etag_header();
+    }
+    if !headers.is_empty() {
+        match described["parameters"].as_array_mut() {
+            Some(parameters) => parameters.extend(headers),
+            None => described["parameters"] = Value::Array(headers),
+        }
+    }
+}
+
+fn etag_header() -> Value {
+    json!({"ETag": {"description": "The version, in quotes", "schema": {"type": "string"}}})
+}
+
+fn error_schema() -> Value {
+    let text = json!({"type": "string"});
     json!({
         "type": "object",
         "required": ["code", "message", "requestId"],
         "properties": {
             "code": text, "message": text, "requestId": text,
-            "errors": {"type": "array", "items": mistake},
+            "errors": mistakes_schema(),
         },
     })
 }
@@ -119,10 +204,7 @@ fn describe(operation: &Operation, schemas: &mut BTreeMap<String, Value>) -> Val
         }
         Output::Html => json!({"text/html": {}}),
     };
-    let error = json!({
-        "description": "An error; problem+json for those who accept it",
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
-    });
+    let error = error_response("An error; problem+json for those who accept it");
     let mut described = json!({
         "operationId": operation_id(operation),
         "summary": operation.summary,
@@ -149,6 +231,7 @@ fn describe(operation: &Operation, schemas: &mut BTreeMap<String, Value>) -> Val
             |name: &&str| json!({"name": name, "in": "query", "schema": {"type": "string"}});
         described["parameters"] = query.iter().map(parameter).collect();
     }
+    add_versions(&mut described, operation.versions);
     described
 }
 

@@ -38,6 +38,8 @@ mod tests;
 pub use csr::{CsrError, NodeCsr};
 pub use identity::{IdentityError, NodeIdentity, PeerIdentity};
 
+use crate::config::TrustDomain;
+use crate::config::checked::within;
 use crate::seal::{Seal, SealError};
 use crate::store::{Doing as _, Store, StoreError};
 use issue::{Authority, KeyedCertificate, ServerName};
@@ -50,19 +52,22 @@ const RENEWAL_CHECK: Duration = Duration::from_secs(600);
 #[serde(default, deny_unknown_fields)]
 pub struct PkiConfig {
     /// The name in node certificates, `spiffe://<trust_domain>/…`. Cannot be changed while nodes are activated.
-    pub trust_domain: String,
+    pub trust_domain: TrustDomain,
     /// Life of a node certificate in days; nodes renew at two thirds of it.
+    #[serde(deserialize_with = "within::<_, 1, 36_500>")]
     pub node_certificate_days: u32,
     /// For how many days an expired node certificate may still be exchanged for a new one.
+    #[serde(deserialize_with = "within::<_, 1, 36_500>")]
     pub grace_days: u32,
     /// Life of the certificate this cloud shows, in days; renewed at two thirds of it.
+    #[serde(deserialize_with = "within::<_, 1, 36_500>")]
     pub server_certificate_days: u32,
 }
 
 impl Default for PkiConfig {
     fn default() -> Self {
         Self {
-            trust_domain: "baetyl.local".to_owned(),
+            trust_domain: TrustDomain::default(),
             node_certificate_days: 90,
             // The promise is 400 days offline and back without a visit.
             grace_days: 400,
@@ -232,7 +237,7 @@ impl Pki {
 
     /// The name in node certificates.
     pub fn trust_domain(&self) -> &str {
-        &self.0.config.trust_domain
+        self.0.config.trust_domain.as_str()
     }
 
     /// The clock that decides about certificates.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baetyl_kit::clock::Clock;
+use baetyl_kit::error::chain;
 use baetyl_model::desire::Header;
 use baetyl_model::link::Periods;
 use baetyl_model::{Epoch, Generation, Namespace, NodeStatus, NodeUid};
@@ -25,6 +26,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+use crate::config::checked::within;
 use crate::events::{EventType, NewEvent};
 use crate::store::{Store, StoreError};
 use live::{Live, LiveNodes, Transition};
@@ -41,12 +43,16 @@ const PATIENCE: f64 = 2.5;
 #[serde(default, deny_unknown_fields)]
 pub struct ReportConfig {
     /// Milliseconds between two signs of life of a node.
+    #[serde(deserialize_with = "within::<_, 100, 3_600_000>")]
     pub heartbeat_period_ms: u32,
     /// Milliseconds between two stats of a node.
+    #[serde(deserialize_with = "within::<_, 100, 3_600_000>")]
     pub stats_period_ms: u32,
     /// Seconds between two writes of the times nodes were seen last.
+    #[serde(deserialize_with = "within::<_, 1, 86_400>")]
     pub flush_seconds: u32,
     /// How many events are kept per node.
+    #[serde(deserialize_with = "within::<_, 1, 100_000>")]
     pub events_per_node: u32,
 }
 
@@ -120,15 +126,7 @@ impl Reports {
             .await?
             .unwrap_or_default();
         let status = rows::status(&self.0.store, namespace, uid).await?;
-        let live = self.0.live.get(namespace, uid);
-        let stats = live.as_ref().and_then(|live| live.stats.clone());
-        let seen = live.map(|live| (live.last_seen, self.is_online(&live)));
-        Ok(NodeReport {
-            status_time: row.status_time,
-            summary: summary(row, seen),
-            status: status.and_then(|bytes| decode_status(&bytes)),
-            stats: stats.and_then(decode_stats),
-        })
+        Ok(self.assemble(namespace, uid, row, status.as_deref()))
     }
 
     /// What a list of the namespace's nodes shows, with one query. A node that is not in it was never seen.
@@ -146,6 +144,57 @@ impl Reports {
             (uid, summary(row, seen))
         });
         Ok(with_live.collect())
+    }
+
+    /// What is known about these nodes, in their order, with few queries.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn reports(
+        &self,
+        namespace: &Namespace,
+        uids: &[&NodeUid],
+    ) -> Result<Vec<NodeReport>, StoreError> {
+        let mut rows: HashMap<_, _> = rows::all(&self.0.store, namespace)
+            .await?
+            .into_iter()
+            .collect();
+        let mut statuses = rows::statuses(&self.0.store, namespace, uids).await?;
+        let reports = uids.iter().map(|&uid| {
+            let row = rows.remove(uid).unwrap_or_default();
+            self.assemble(namespace, uid, row, statuses.remove(uid).as_deref())
+        });
+        Ok(reports.collect())
+    }
+
+    fn assemble(
+        &self,
+        namespace: &Namespace,
+        uid: &NodeUid,
+        row: ReportRow,
+        status: Option<&[u8]>,
+    ) -> NodeReport {
+        let live = self.0.live.get(namespace, uid);
+        let stats = live.as_ref().and_then(|live| live.stats.clone());
+        let seen = live.map(|live| (live.last_seen, self.is_online(&live)));
+        NodeReport {
+            status_time: row.status_time,
+            summary: summary(row, seen),
+            status: status.and_then(decode_status),
+            stats: stats.and_then(decode_stats),
+        }
+    }
+
+    /// How many events of a node are kept.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn count_events(
+        &self,
+        namespace: &Namespace,
+        uid: &NodeUid,
+    ) -> Result<u64, StoreError> {
+        crate::events::count(&self.0.store, namespace, uid).await
     }
 
     /// The events of a node with an id below `before` (none: the newest), newest first, at most `limit`.
@@ -325,7 +374,23 @@ impl Reports {
         self.0.live.forget(namespace, uid);
     }
 
+    /// Takes in who was there before this start: a node that went away meanwhile is noticed like any other.
+    async fn remember(&self) {
+        let uptime = self.0.clock.uptime();
+        match rows::remembered(&self.0.store).await {
+            Ok(nodes) => {
+                for node in nodes {
+                    self.0.live.remember(node, uptime);
+                }
+            }
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "cannot read which nodes were seen before the start");
+            }
+        }
+    }
+
     async fn sweep_until(&self, stop: CancellationToken) {
+        self.remember().await;
         let heartbeat = Duration::from_millis(self.0.config.heartbeat_period_ms.max(1).into());
         let flush = Duration::from_secs(self.0.config.flush_seconds.into()).max(heartbeat);
         let mut sweep = tokio::time::interval(heartbeat);

@@ -54,7 +54,8 @@ pub(crate) mod tests;
 use body::Warnings;
 use error::{ApiError, Code};
 
-pub(crate) use routes::{Input, Operation, Output, operations};
+pub(crate) use error::{PROBLEM_JSON, wants_problem};
+pub(crate) use routes::{Input, Operation, Output, Versions, operations};
 
 /// What the interface works with.
 pub struct Deps {

@@ -8,7 +8,6 @@ use baetyl_kit::error::chain;
 use baetyl_kit::readiness::ReadinessHandle;
 use baetyl_kit::serve::{self, ServeError};
 use baetyl_kit::{Kit, fsio};
-use baetyl_model::{NameError, Namespace};
 
 use crate::activation::{self, ActivationServeError, Activator};
 use crate::auth::{self, Authenticator, TokenError, Tokens};
@@ -17,6 +16,7 @@ use crate::config::{AuthMethod, Config};
 use crate::desire::DesireFeed;
 use crate::install::InstallTokens;
 use crate::link::{self, LinkDeps, LinkServeError, Links};
+use crate::lock::{DataDirLock, LockError};
 use crate::objects::{ObjectError, Objects};
 use crate::pki::{Pki, PkiError};
 use crate::report::{ReportTask, Reports};
@@ -29,6 +29,9 @@ mod tests;
 
 /// Name of the database in the data directory.
 pub const DATABASE_FILE: &str = "cloud.db";
+
+/// Name of the directory of uploaded files in the data directory.
+pub(crate) const OBJECTS_DIR: &str = "objects";
 
 /// How often the database is asked whether it answers: as often as probes usually look.
 const DATABASE_CHECK: Duration = Duration::from_secs(10);
@@ -44,9 +47,9 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
-    /// The configured namespace.
-    #[error("the configuration is wrong: namespace")]
-    Namespace(#[source] NameError),
+    /// Another program has the data directory.
+    #[error(transparent)]
+    Lock(#[from] LockError),
     /// The sealing key.
     #[error(transparent)]
     Seal(#[from] SealError),
@@ -73,22 +76,49 @@ pub enum Error {
     Activation(#[source] ActivationServeError),
 }
 
-/// Opens the database of a data directory, with its sealing key. Makes both when they are not there.
+/// Takes a data directory for this program alone; makes it when it is not there.
+///
+/// # Errors
+/// When another program has it, or it cannot be used.
+pub fn lock(data_dir: &Path) -> Result<DataDirLock, Error> {
+    make_private(data_dir)?;
+    Ok(DataDirLock::take(data_dir)?)
+}
+
+/// Keys, tokens and the database lie here: nobody else's business.
+fn make_private(data_dir: &Path) -> Result<(), Error> {
+    fsio::create_dir_private(data_dir).map_err(|source| Error::DataDir {
+        path: data_dir.to_owned(),
+        source,
+    })
+}
+
+/// Opens the database of a data directory, with its sealing key, at the schema of this program. Makes both when neither
+/// is there.
 ///
 /// # Errors
 /// When one of them cannot be used.
 pub async fn open_store(data_dir: &Path) -> Result<(Store, Seal), Error> {
-    // Keys, tokens and the database lie here: nobody else's business.
-    fsio::create_dir_private(data_dir).map_err(|source| Error::DataDir {
-        path: data_dir.to_owned(),
-        source,
-    })?;
-    let seal = Seal::open_dir(data_dir)?;
-    let store = Store::open(&data_dir.join(DATABASE_FILE), seal.clone()).await?;
+    make_private(data_dir)?;
+    let database = data_dir.join(DATABASE_FILE);
+    let seal = Seal::of_database(data_dir, &database)?;
+    let store = Store::open(&database, seal.clone()).await?;
     Ok((store, seal))
 }
 
-/// Runs the cloud until it shall stop.
+/// As [`open_store`], for a database that is there; its schema is left as it is: the cloud may run, or be about to be
+/// put back to an older release.
+///
+/// # Errors
+/// When it is not there or cannot be used.
+pub async fn open_existing(data_dir: &Path) -> Result<Store, Error> {
+    let database = data_dir.join(DATABASE_FILE);
+    let seal = Seal::of_database(data_dir, &database)?;
+    Ok(Store::open_existing(&database, seal).await?)
+}
+
+/// Runs the cloud until it shall stop. The caller has the data directory ([`lock`]): two clouds on one database would each
+/// give out the revisions of the other.
 ///
 /// # Errors
 /// When something it needs cannot be opened or bound.
@@ -134,19 +164,18 @@ struct Parts {
 
 impl Parts {
     async fn open(config: &Config, kit: &Kit) -> Result<Self, Error> {
-        let namespace = Namespace::new(config.namespace.as_str()).map_err(Error::Namespace)?;
         let (store, seal) = open_store(kit.data_dir()).await?;
         let by = By {
             actor: "start".to_owned(),
             request_id: String::new(),
             time: kit.clock().now(),
         };
-        if auth::ensure_admin_token(&store, kit.data_dir(), &namespace, &by).await? {
+        if auth::ensure_admin_token(&store, kit.data_dir(), &config.namespace, &by).await? {
             let file = kit.data_dir().join(auth::ADMIN_TOKEN_FILE);
             tracing::info!(file = %file.display(), "first start: the admin token is in this file");
         }
-        let objects = Objects::open(&kit.data_dir().join("objects"), &config.objects)?;
-        objects.sweep(&store).await?;
+        let objects = Objects::open(&kit.data_dir().join(OBJECTS_DIR), &config.objects)?;
+        objects.sweep(&store, kit.clock().now()).await?;
         let names = config.public.certificate_names();
         let pki = Pki::open(
             &store,

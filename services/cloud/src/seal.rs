@@ -43,6 +43,18 @@ pub enum SealError {
         /// Which file.
         path: PathBuf,
     },
+    /// There is a database and not the key that belongs to it.
+    #[error(
+        "there is a database {database} but no {path}; put the {KEY_FILE} that belongs to it beside it, a new key \
+         cannot open what the old one sealed",
+        path = .path.display(), database = .database.display()
+    )]
+    Lost {
+        /// The key file.
+        path: PathBuf,
+        /// The database.
+        database: PathBuf,
+    },
     /// The source of keys gave none.
     #[error("the source of sealing keys gave no key")]
     NoKey,
@@ -191,6 +203,24 @@ impl Seal {
     /// When the file cannot be used.
     pub fn open_dir(data_dir: &Path) -> Result<Self, SealError> {
         Self::open_source(&KeyFile::in_dir(data_dir))
+    }
+
+    /// As [`Seal::open_dir`], but makes no new key beside a database that is there: it would not be the one its
+    /// secrets were sealed with.
+    ///
+    /// # Errors
+    /// When the file cannot be used, or is not there and the database is.
+    pub fn of_database(data_dir: &Path, database: &Path) -> Result<Self, SealError> {
+        let path = data_dir.join(KEY_FILE);
+        // An empty file is a first start that broke off: the key is made before anything is written into it.
+        let is_used = std::fs::metadata(database).is_ok_and(|found| found.len() > 0);
+        if is_used && !path.exists() {
+            return Err(SealError::Lost {
+                path,
+                database: database.to_owned(),
+            });
+        }
+        Self::open_dir(data_dir)
     }
 
     /// Encrypts `plain` for exactly this place.

@@ -40,7 +40,7 @@ async fn activate(
         return Err(ActivateError::NoCsr);
     }
     activator
-        .activate(&token, &NodeCsr::from_der(&request.csr)?)
+        .activate(&token, || NodeCsr::from_der(&request.csr))
         .await
 }
 

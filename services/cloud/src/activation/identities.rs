@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use sqlx::{Row as _, SqliteConnection};
 
 use crate::install::InstallClaims;
-use crate::pki::{IssuedCertificate, NodeIdentity};
+use crate::pki::{IssuedCertificate, NodeIdentity, PeerIdentity};
 use crate::store::row::{number, parsed, signed};
 use crate::store::{Doing as _, Store, StoreError};
 
@@ -97,18 +97,17 @@ pub(crate) async fn bind(
     Ok(())
 }
 
-/// Forgets the key before: the node uses its new one.
-pub(crate) async fn drop_previous(
-    store: &Store,
-    namespace: &Namespace,
-    uid: &NodeUid,
-) -> Result<(), StoreError> {
-    sqlx::query("UPDATE node_identities SET previous_key = NULL WHERE namespace = ? AND uid = ?")
-        .bind(namespace.as_str())
-        .bind(uid.as_str())
-        .execute(store.writer())
-        .await
-        .doing("write the identity")?;
+/// Forgets the key before: the node uses its new one. Nothing when the new key is another one by now.
+pub(crate) async fn drop_previous(store: &Store, used: &PeerIdentity) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE node_identities SET previous_key = NULL WHERE namespace = ? AND uid = ? AND public_key = ?",
+    )
+    .bind(used.namespace.as_str())
+    .bind(used.uid.as_str())
+    .bind(used.public_key.as_slice())
+    .execute(store.writer())
+    .await
+    .doing("write the identity")?;
     Ok(())
 }
 

@@ -9,12 +9,16 @@ use axum::routing::post;
 use baetyl_kit::error::chain;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use uuid::Uuid;
 
 use super::{ActivateError, Activated, Activator};
+use crate::openapi::{Shape, shape};
 use crate::pki::NodeCsr;
+use crate::rest::{PROBLEM_JSON, wants_problem};
 
 /// A request has about 1 KiB.
 const MAX_BODY: usize = 64 * 1024;
@@ -24,12 +28,13 @@ pub(super) fn router(activator: Activator) -> Router {
     Router::new()
         .route("/v1/active", post(active))
         .route("/v1/active/", post(active))
-        .fallback(|| async {
-            answer(
+        .fallback(|headers: HeaderMap| async move {
+            Refusal::new(
                 StatusCode::NOT_FOUND,
                 "ErrRequestMethodNotFound",
                 "nothing is served here",
             )
+            .answer(&headers)
         })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(activator)
@@ -45,7 +50,7 @@ struct ActiveRequest {
     csr: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ActiveResponse {
     node_name: String,
@@ -58,37 +63,34 @@ struct ActiveResponse {
 }
 
 /// PEM. Without `key`: it is on the node.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename = "NodeCertificate")]
 struct CertificateView {
     ca: String,
     cert: String,
 }
 
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ErrorView<'a> {
-    code: &'a str,
-    message: &'a str,
-    request_id: String,
+/// Of request and answer.
+pub(super) fn shapes() -> (Shape, Shape) {
+    (shape::<ActiveRequest>(), shape::<ActiveResponse>())
 }
 
 async fn active(
     State(activator): State<Activator>,
+    headers: HeaderMap,
     body: Result<Json<ActiveRequest>, JsonRejection>,
 ) -> Response {
     let request = match body {
         Ok(Json(request)) => request,
         Err(rejection) => {
-            return answer(
-                rejection.status(),
-                "ErrRequestParamInvalid",
-                &rejection.body_text(),
-            );
+            let text = rejection.body_text();
+            return Refusal::new(rejection.status(), "ErrRequestParamInvalid", text)
+                .answer(&headers);
         }
     };
     match activate(&activator, &request).await {
         Ok(activated) => Json(view(&activated)).into_response(),
-        Err(error) => refusal(&error),
+        Err(error) => refusal(&error).answer(&headers),
     }
 }
 
@@ -103,7 +105,7 @@ async fn activate(
         return Err(ActivateError::NoCsr);
     }
     activator
-        .activate(&request.install_token, &NodeCsr::from_pem(&request.csr)?)
+        .activate(&request.install_token, || NodeCsr::from_pem(&request.csr))
         .await
 }
 
@@ -140,33 +142,70 @@ fn pem(der: &[u8]) -> String {
 }
 
 /// The border: every error to its status.
-fn refusal(error: &ActivateError) -> Response {
+fn refusal(error: &ActivateError) -> Refusal {
     let message = error.to_string();
     match error {
         ActivateError::NoProof
         | ActivateError::Token(_)
         | ActivateError::UsedUp(_)
         | ActivateError::NodeGone(_) => {
-            answer(StatusCode::UNAUTHORIZED, "ErrRequestAccessDenied", &message)
+            Refusal::new(StatusCode::UNAUTHORIZED, "ErrRequestAccessDenied", message)
         }
         ActivateError::NoCsr | ActivateError::Csr(_) => {
-            answer(StatusCode::BAD_REQUEST, "ErrRequestParamInvalid", &message)
+            Refusal::new(StatusCode::BAD_REQUEST, "ErrRequestParamInvalid", message)
         }
-        ActivateError::OtherKey(_) => answer(StatusCode::CONFLICT, "ErrResourceConflict", &message),
-        ActivateError::Batch => answer(StatusCode::NOT_IMPLEMENTED, "ErrNotImplemented", &message),
+        ActivateError::OtherKey(_) => {
+            Refusal::new(StatusCode::CONFLICT, "ErrResourceConflict", message)
+        }
+        ActivateError::Batch => {
+            Refusal::new(StatusCode::NOT_IMPLEMENTED, "ErrNotImplemented", message)
+        }
         ActivateError::Pki(_) | ActivateError::Store(_) => {
             tracing::error!(error = %chain(error), "activation failed");
             let message = "the cloud cannot activate nodes at the moment; try again";
-            answer(StatusCode::SERVICE_UNAVAILABLE, "UnknownError", message)
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "UnknownError", message)
         }
     }
 }
 
-fn answer(status: StatusCode, code: &str, message: &str) -> Response {
-    let body = ErrorView {
-        code,
-        message,
-        request_id: Uuid::new_v4().to_string(),
-    };
-    (status, Json(body)).into_response()
+/// An answer that is an error.
+struct Refusal {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            message: message.into(),
+        }
+    }
+
+    /// Baetyl v2's form, or problem+json for those who ask for it.
+    fn answer(self, request: &HeaderMap) -> Response {
+        let Self {
+            status,
+            code,
+            message,
+        } = self;
+        let id = Uuid::new_v4().to_string();
+        let mut response = if wants_problem(request) {
+            let title = status.canonical_reason().unwrap_or("Error");
+            let mut response = Json(json!({
+                "type": "about:blank", "title": title, "status": status.as_u16(), "detail": message, "code": code,
+                "requestId": id,
+            }))
+            .into_response();
+            let kind = HeaderValue::from_static(PROBLEM_JSON);
+            response.headers_mut().insert(CONTENT_TYPE, kind);
+            response
+        } else {
+            Json(json!({"code": code, "message": message, "requestId": id})).into_response()
+        };
+        *response.status_mut() = status;
+        response
+    }
 }

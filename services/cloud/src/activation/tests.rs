@@ -120,6 +120,11 @@ impl Setup {
     }
 
     async fn post(&self, body: &str) -> (u16, Value) {
+        let (parts, body) = self.post_accepting(body, "*/*").await;
+        (parts.status.as_u16(), body)
+    }
+
+    async fn post_accepting(&self, body: &str, accept: &str) -> (http::response::Parts, Value) {
         let stream = tokio::net::TcpStream::connect(&self.addr).await.unwrap();
         let connector = tokio_rustls::TlsConnector::from(self.tls(&["http/1.1"]));
         let stream = connector
@@ -133,13 +138,14 @@ impl Setup {
         let request = http::Request::post("/v1/active")
             .header("host", "localhost")
             .header("content-type", "application/json")
+            .header("accept", accept)
             .body(Full::new(bytes::Bytes::from(body.to_owned())))
             .unwrap();
         let answer = sender.send_request(request).await.unwrap();
-        let status = answer.status().as_u16();
-        let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+        let (parts, body) = answer.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
         connection.abort();
-        (status, serde_json::from_slice(&bytes).unwrap())
+        (parts, serde_json::from_slice(&bytes).unwrap())
     }
 
     async fn enrolments(&self) -> Vec<i64> {
@@ -210,7 +216,9 @@ async fn the_same_token_with_another_key_is_refused_and_the_first_key_stays() {
         (status, answer["code"].as_str()),
         (409, Some("ErrResourceConflict"))
     );
+    assert_eq!(setup.enrolments().await, [1]);
     setup.activate(&token, &key, "").await.unwrap();
+    assert_eq!(setup.enrolments().await, [1]);
 }
 
 #[tokio::test]
@@ -448,4 +456,24 @@ fn on_the_activation_listener_a_claimed_role_counts_for_nothing() {
             );
         }
     }
+}
+
+#[tokio::test]
+async fn without_a_good_token_a_request_is_not_even_read() {
+    let setup = setup().await;
+    let status = setup
+        .activate_der("rubbish", b"rubbish".to_vec())
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), Code::Unauthenticated, "{status}");
+    let body = json!({"installToken": "rubbish", "csr": "rubbish"}).to_string();
+    assert_eq!(setup.post(&body).await.0, 401);
+    let (parts, problem) = setup
+        .post_accepting(&body, "application/problem+json")
+        .await;
+    assert_eq!(parts.headers["content-type"], "application/problem+json");
+    assert_eq!(
+        (&problem["status"], &problem["code"]),
+        (&json!(401), &json!("ErrRequestAccessDenied"))
+    );
 }

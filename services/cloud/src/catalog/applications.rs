@@ -3,8 +3,8 @@
 use baetyl_model::resource::{Application, Reference as NamedVersion, SecretKind, Volume};
 use baetyl_model::{Kind, Revision};
 
-use super::{CatalogError, Written, current, functions, put};
-use crate::store::{NewResource, Reference, StoreError, Tx};
+use super::{CatalogError, Written, current, functions, parse, put};
+use crate::store::{NewResource, Reference, ResourceRow, StoreError, Tx};
 
 pub use super::functions::Runtimes;
 
@@ -29,7 +29,7 @@ pub async fn put_application(
 
     let mut app = app.into_stored();
     functions::generate(tx, &mut app, runtimes).await?;
-    pin(tx, &mut app).await?;
+    pin(tx, &mut app, old.as_ref().map(|old| &old.body)).await?;
     let kept = functions::generated(&app);
     let written = write(tx, app, old).await?;
     for name in obsolete.iter().filter(|name| !kept.contains(name)) {
@@ -124,16 +124,65 @@ async fn write(
     put(tx, app, old, PartialEq::eq, about).await
 }
 
-/// Sets every reference to the newest version of what it names. All of them exist.
-async fn pin(tx: &mut Tx, app: &mut Application) -> Result<(), StoreError> {
+/// Sets every reference to the newest version of what it names, or leaves it where it was when that has other words and
+/// the same content. All of them exist.
+async fn pin(
+    tx: &mut Tx,
+    app: &mut Application,
+    old: Option<&Application>,
+) -> Result<(), StoreError> {
     for volume in &mut app.volumes {
         if let Some((kind, reference)) = reference(volume)
             && let Some(row) = tx.resource(kind, &reference.name).await?
         {
-            reference.version = row.version.to_string();
+            let newest = row.version;
+            let before = old.and_then(|old| pinned(old, kind, &reference.name));
+            let kept = match before {
+                Some(before) if has_content_of(tx, &row, before).await? => before,
+                _ => newest,
+            };
+            reference.version = kept.to_string();
         }
     }
     Ok(())
+}
+
+/// The version an application runs with.
+fn pinned(app: &Application, kind: Kind, name: &str) -> Option<Revision> {
+    let mut volumes = app.volumes.iter().cloned();
+    volumes.find_map(|mut volume| {
+        let (of, reference) = reference(&mut volume)?;
+        let is_it = of == kind && reference.name == name;
+        is_it
+            .then(|| reference.version.parse().ok().map(Revision))
+            .flatten()
+    })
+}
+
+/// True when the current version says what an earlier one says.
+async fn has_content_of(
+    tx: &mut Tx,
+    current: &ResourceRow,
+    before: Revision,
+) -> Result<bool, StoreError> {
+    if before == current.version {
+        return Ok(true);
+    }
+    let (kind, name) = (current.kind, &current.name);
+    let versions = (
+        tx.version(kind, name, before).await?,
+        tx.version(kind, name, current.version).await?,
+    );
+    let (Some(before), Some(current)) = versions else {
+        return Ok(false);
+    };
+    Ok(match kind {
+        Kind::Configuration => {
+            super::configurations::has_content(&parse(&before.body)?, &parse(&current.body)?)
+        }
+        Kind::Secret => super::secrets::has_content(&parse(&before.body)?, &parse(&current.body)?),
+        Kind::Application => false,
+    })
 }
 
 /// Everything an application names must be there, and be what it is named as.

@@ -39,6 +39,10 @@ pub async fn put_configuration(
             max: validate::MAX_CONFIGURATION_BYTES,
         });
     }
+    // A new description is a new version, but none that anybody runs with.
+    let is_news = old
+        .as_ref()
+        .is_none_or(|old| !has_content(&old.body, &config));
     let about = NewResource {
         kind: Kind::Configuration,
         name: config.name.clone(),
@@ -51,7 +55,7 @@ pub async fn put_configuration(
         objects: objects(&config)?,
     };
     let written = put(tx, config, old, PartialEq::eq, about).await?;
-    if before.is_some_and(|before| before != written.row.version) {
+    if is_news && before.is_some_and(|before| before != written.row.version) {
         applications::propagate(
             tx,
             Kind::Configuration,
@@ -61,6 +65,11 @@ pub async fn put_configuration(
         .await?;
     }
     Ok(written)
+}
+
+/// True when two versions differ in words for people at most.
+pub(super) fn has_content(a: &Configuration, b: &Configuration) -> bool {
+    a.data == b.data && a.labels == b.labels
 }
 
 /// Mistakes in object items that the model's rules let pass, because Baetyl v2 knows more sources than this cloud.

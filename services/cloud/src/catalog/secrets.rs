@@ -38,6 +38,10 @@ pub async fn put_secret(
             .map_err(CatalogError::Salt)?
             .to_vec(),
     );
+    // A new description is a new version, but none that anybody runs with.
+    let is_news = old
+        .as_ref()
+        .is_none_or(|old| !has_content(&old.body, &secret));
     let about = NewResource {
         kind: Kind::Secret,
         name: secret.name.clone(),
@@ -50,10 +54,15 @@ pub async fn put_secret(
         objects: Vec::new(),
     };
     let written = put(tx, secret, old, says_the_same, about).await?;
-    if before.is_some_and(|before| before != written.row.version) {
+    if is_news && before.is_some_and(|before| before != written.row.version) {
         applications::propagate(tx, Kind::Secret, &written.row.name, written.row.version).await?;
     }
     Ok(written)
+}
+
+/// True when two versions differ in words for people at most.
+pub(super) fn has_content(a: &Secret, b: &Secret) -> bool {
+    a.data == b.data && a.labels == b.labels
 }
 
 fn says_the_same(a: &Secret, b: &Secret) -> bool {

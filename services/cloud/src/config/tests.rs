@@ -52,15 +52,61 @@ fn every_mistake_is_named_with_its_key() {
 #[test]
 fn addresses_for_nodes_have_the_bound_port_unless_they_are_given() {
     let public = PublicConfig {
-        host: "::1".into(),
+        host: "::1".parse().unwrap(),
         ..PublicConfig::default()
     };
     let bound = "0.0.0.0:7".parse().unwrap();
     assert_eq!(public.activation_url(&bound), "https://[::1]:7");
     assert_eq!(public.link_urls(&bound), ["https://[::1]:7"]);
     let public = PublicConfig {
-        link_urls: vec!["https://edge.example.com".into()],
+        link_urls: vec!["https://edge.example.com".parse().unwrap()],
         ..public
     };
     assert_eq!(public.link_urls(&bound), ["https://edge.example.com"]);
+}
+
+#[test]
+fn wrong_names_addresses_and_numbers_are_all_reported_with_their_keys() {
+    let file = r#"
+namespace = "Not.A.Name"
+[public]
+host = "https://cloud.example.com"
+names = ["good.example.com", "bad name"]
+activation_url = "cloud.example.com:9003"
+link_urls = ["https://edge.example.com/path"]
+[pki]
+trust_domain = "Baetyl"
+node_certificate_days = 0
+grace_days = 4000000000
+server_certificate_days = 0
+[install]
+token_seconds = 0
+token_uses = 0
+[report]
+heartbeat_period_ms = 0
+stats_period_ms = 0
+flush_seconds = 0
+events_per_node = 0
+"#;
+    let error = load(&[], Some(file)).unwrap_err();
+    for key in [
+        "namespace",
+        "public.host",
+        "public.names.1",
+        "public.activation_url",
+        "public.link_urls.0",
+        "pki.trust_domain",
+        "pki.node_certificate_days",
+        "pki.grace_days",
+        "pki.server_certificate_days",
+        "install.token_seconds",
+        "install.token_uses",
+        "report.heartbeat_period_ms",
+        "report.stats_period_ms",
+        "report.flush_seconds",
+        "report.events_per_node",
+    ] {
+        assert!(error.contains(&format!("{key}: ")), "{key} in {error}");
+    }
+    assert!(error.contains("15 mistakes"), "{error}");
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use baetyl_kit::error::chain;
 use baetyl_kit::grpc::{Authorize, CallerInfo};
+use baetyl_model::NodeName;
 use baetyl_proto::callers::{Role, may_call};
 use tonic::{Request, Status};
 
@@ -97,15 +98,12 @@ pub(super) async fn admit(store: &Store, peer: &PeerIdentity) -> Result<Admissio
         .as_ref()
         .is_some_and(|identity| !identity.accepts(&peer.public_key))
     {
-        return Err(Status::unauthenticated(format!(
-            "node {} was activated with another key since; this certificate is not valid any more",
-            node.name
-        )));
+        return Err(another_key(&node.name));
     }
     if identity.is_some_and(|identity| {
         identity.public_key == peer.public_key && identity.previous_key.is_some()
     }) {
-        identities::drop_previous(store, &peer.namespace, &peer.uid)
+        identities::drop_previous(store, peer)
             .await
             .map_err(unavailable)?;
     }
@@ -126,6 +124,13 @@ pub(super) async fn admit_node(store: &Store, peer: &PeerIdentity) -> Result<Nod
 
 /// Said to a node that was deleted.
 pub(super) const DELETED: &str = "the node was deleted at the cloud";
+
+/// The certificate is of this cloud, but its key is not the node's any more.
+pub(super) fn another_key(node: &NodeName) -> Status {
+    Status::unauthenticated(format!(
+        "node {node} was activated with another key since; this certificate is not valid any more"
+    ))
+}
 
 pub(super) fn unavailable(error: StoreError) -> Status {
     tracing::error!(error = %chain(&error), "the link cannot use the database");

@@ -17,7 +17,7 @@ use tonic::Status;
 use super::LinkDeps;
 use crate::desire::{self, FeedError};
 use crate::pki::NodeIdentity;
-use crate::store::AppRow;
+use crate::store::{AppRow, VersionRow};
 
 /// Most digests in one call, as the contract says.
 const MAX_DIGESTS: usize = 1000;
@@ -34,18 +34,64 @@ struct Body {
     digest: Digest,
 }
 
-/// The applications whose references a node may fetch.
-async fn allowed(deps: &LinkDeps, node: &NodeIdentity) -> Result<Vec<Arc<AppRow>>, Status> {
+/// What a node may fetch.
+struct Allowed {
+    /// Everything these applications reference.
+    apps: Vec<Arc<AppRow>>,
+    /// Also what the same resources were up to this revision: a node in mode local goes on with what it acknowledged,
+    /// and must be able to fetch it again.
+    until: Option<Revision>,
+}
+
+async fn allowed(deps: &LinkDeps, node: &NodeIdentity) -> Result<Allowed, Status> {
     let snapshot = deps
         .feed
         .current(&node.namespace)
         .await
         .map_err(|error| unavailable(&error))?;
-    let mut apps = deps.links.delivered(&node.namespace, &node.uid);
-    if let Some(row) = snapshot.nodes.get(&node.uid) {
-        apps.extend(desire::select_apps(row, &snapshot).unwrap_or_default());
+    let mut allowed = Allowed {
+        apps: deps.links.delivered(&node.namespace, &node.uid),
+        until: None,
+    };
+    let Some(row) = snapshot.nodes.get(&node.uid) else {
+        return Ok(allowed);
+    };
+    allowed.apps.extend(desire::selected_apps(row, &snapshot));
+    if desire::is_local(row) {
+        let report = deps.reports.report(&node.namespace, &node.uid).await;
+        let acknowledged = report.map_err(super::admit::unavailable)?.summary;
+        allowed.until = acknowledged
+            .acknowledged
+            .map(|header| Revision(header.generation.get()));
     }
-    Ok(apps)
+    Ok(allowed)
+}
+
+/// An earlier version of something the node may fetch.
+async fn earlier(
+    deps: &LinkDeps,
+    namespace: &Namespace,
+    allowed: &Allowed,
+    digest: &Digest,
+) -> Result<Option<Body>, Status> {
+    let Some(until) = allowed.until else {
+        return Ok(None);
+    };
+    let versions = deps
+        .store
+        .versions_by_digest(namespace, digest, until)
+        .await
+        .map_err(super::admit::unavailable)?;
+    let is_named = |row: &VersionRow| {
+        let mut bodies = allowed.apps.iter().flat_map(|app| bodies(app));
+        bodies.any(|(_, body)| body.kind == row.kind && body.name == row.name)
+    };
+    Ok(versions.into_iter().find(is_named).map(|row| Body {
+        kind: row.kind,
+        name: row.name,
+        version: row.version,
+        digest: row.digest,
+    }))
 }
 
 fn unavailable(error: &FeedError) -> Status {
@@ -65,6 +111,10 @@ fn denied(digest: &Digest) -> Status {
     ))
 }
 
+fn missing(digest: &Digest) -> Status {
+    Status::not_found(format!("object {digest} is not in this cloud's store"))
+}
+
 /// The bodies of these digests, in this order. All of them are allowed, or nothing is sent.
 pub(super) async fn resources(
     deps: &LinkDeps,
@@ -77,16 +127,18 @@ pub(super) async fn resources(
             format!("at most {MAX_DIGESTS} digests a call"),
         ));
     }
-    let apps = allowed(deps, &node).await?;
-    let by_digest: HashMap<Digest, Body> = apps.iter().flat_map(|app| bodies(app)).collect();
-    let wanted = digests.iter().map(|digest| {
+    let allowed = allowed(deps, &node).await?;
+    let by_digest: HashMap<Digest, Body> =
+        allowed.apps.iter().flat_map(|app| bodies(app)).collect();
+    let mut wanted = Vec::with_capacity(digests.len());
+    for digest in digests {
         let digest = parse(digest)?;
-        by_digest
-            .get(&digest)
-            .cloned()
-            .ok_or_else(|| denied(&digest))
-    });
-    let wanted: Vec<Body> = wanted.collect::<Result<_, _>>()?;
+        let body = match by_digest.get(&digest).cloned() {
+            Some(body) => Some(body),
+            None => earlier(deps, &node.namespace, &allowed, &digest).await?,
+        };
+        wanted.push(body.ok_or_else(|| denied(&digest))?);
+    }
     let deps = deps.clone();
     Ok(stream::iter(wanted)
         .then(move |body| read(deps.clone(), node.namespace.clone(), body))
@@ -156,6 +208,17 @@ fn chunks(
     stream::iter(parts)
 }
 
+/// Whether an object of this digest was pinned from an upload of the namespace; none when no application names it.
+fn is_pinned(apps: &[Arc<AppRow>], digest: &Digest) -> Option<bool> {
+    let mut found = None;
+    for (_, _, object) in apps.iter().flat_map(|app| &app.objects) {
+        if object.digest == *digest {
+            found = Some(found.unwrap_or(false) || object.url.is_empty());
+        }
+    }
+    found
+}
+
 /// The bytes of an object from an offset.
 pub(super) async fn object(
     deps: &LinkDeps,
@@ -164,22 +227,26 @@ pub(super) async fn object(
     offset: u64,
 ) -> Result<impl Stream<Item = Result<FetchObjectResponse, Status>> + Send + use<>, Status> {
     let digest = parse(digest)?;
-    let apps = allowed(deps, node).await?;
-    let named = apps
-        .iter()
-        .flat_map(|app| &app.objects)
-        .filter(|(_, _, object)| object.digest == digest);
-    // With a url the node fetches it there; but the same bytes may have been uploaded, too.
-    if named.count() == 0 {
+    let allowed = allowed(deps, node).await?;
+    let Some(is_pinned) = is_pinned(&allowed.apps, &digest) else {
         return Err(denied(&digest));
+    };
+    // With a url the node fetches it there; but the same bytes may have been uploaded, too. The directory is of all
+    // tenants: those of another one are not to be had by naming their digest.
+    if !is_pinned
+        && !deps
+            .store
+            .has_object_digest(&node.namespace, &digest)
+            .await
+            .map_err(super::admit::unavailable)?
+    {
+        return Err(missing(&digest));
     }
     let path = deps.objects.path(&digest);
     let mut file = File::open(&path)
         .await
         .map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => {
-                Status::not_found(format!("object {digest} is not in this cloud's store"))
-            }
+            std::io::ErrorKind::NotFound => missing(&digest),
             _ => broken(&digest, &error),
         })?;
     let total = file

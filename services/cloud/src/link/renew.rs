@@ -6,7 +6,7 @@ use baetyl_proto::link::RenewCertificateResponse;
 use tonic::Status;
 
 use super::LinkDeps;
-use super::admit::unavailable;
+use super::admit::{another_key, unavailable};
 use crate::activation::identities::{self, IdentityRow};
 use crate::pki::{IssuedCertificate, NodeCsr, NodeIdentity, PeerIdentity};
 use crate::store::{Doing as _, StoreError};
@@ -29,7 +29,7 @@ pub(super) async fn renew(
         })?;
     bind(deps, peer, node, &csr, &issued)
         .await
-        .map_err(unavailable)?;
+        .map_err(unavailable)??;
     tracing::info!(namespace = %node.namespace, node = %node.name, not_after = %issued.not_after,
         "node certificate renewed");
     Ok(RenewCertificateResponse {
@@ -38,13 +38,15 @@ pub(super) async fn renew(
     })
 }
 
+/// Refused when the peer's key stopped being the node's since it was admitted: a renewal that is under way while the
+/// machine is installed anew must not bring the old key back.
 async fn bind(
     deps: &LinkDeps,
     peer: &PeerIdentity,
     node: &NodeIdentity,
     csr: &NodeCsr,
     issued: &IssuedCertificate,
-) -> Result<(), StoreError> {
+) -> Result<Result<(), Status>, StoreError> {
     let mut tx = deps
         .store
         .writer()
@@ -52,6 +54,12 @@ async fn bind(
         .await
         .doing("renew a certificate")?;
     let known = identities::load(&mut tx, &node.namespace, &node.uid).await?;
+    if known
+        .as_ref()
+        .is_some_and(|known| !known.accepts(&peer.public_key))
+    {
+        return Ok(Err(another_key(&node.name)));
+    }
     let row = IdentityRow {
         enrolments: known.map_or(0, |known| known.enrolments),
         public_key: csr.public_key(),
@@ -59,5 +67,6 @@ async fn bind(
         not_after: issued.not_after,
     };
     identities::bind(&mut tx, node, &row, issued, deps.pki.clock().now()).await?;
-    tx.commit().await.doing("renew a certificate")
+    tx.commit().await.doing("renew a certificate")?;
+    Ok(Ok(()))
 }

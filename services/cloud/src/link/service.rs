@@ -48,7 +48,11 @@ impl LinkService for Service {
             Admission::Node(node) => node,
             Admission::Deleted => return Ok(Response::new(removed())),
         };
+        let (store, admitted) = (self.0.store.clone(), peer.clone());
         let session = Session::open(self.0.clone(), node, peer, protocol, hello, inbound).await?;
+        // Once more, now that the stream has its place and can be ended from outside: the key may have been replaced
+        // since, and who replaced it found no stream to end.
+        admit_node(&store, &admitted).await?;
         Ok(Response::new(Box::pin(session.into_stream())))
     }
 

@@ -89,7 +89,20 @@ async fn a_start_removes_what_a_crash_left() {
     std::fs::write(dir.join(UPLOADS).join("half"), "half").unwrap();
 
     let objects = Objects::open(&dir, &ObjectsConfig::default()).unwrap();
-    objects.sweep(&f.store).await.unwrap();
+    let now = by().time;
+    Objects::keep_unknown(&dir, now).unwrap();
+    objects
+        .sweep(&f.store, now + SignedDuration::from_hours(6 * 24))
+        .await
+        .unwrap();
+    assert!(
+        orphan.exists(),
+        "the database before may be wanted after all"
+    );
+    objects
+        .sweep(&f.store, now + SignedDuration::from_hours(8 * 24))
+        .await
+        .unwrap();
     assert!(!orphan.exists());
     assert!(!dir.join(UPLOADS).join("half").exists());
     assert!(objects.path(&kept.digest).exists());

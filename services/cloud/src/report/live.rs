@@ -13,8 +13,10 @@ use jiff::Timestamp;
 pub(super) struct Live {
     /// By the wall clock, for people.
     pub(super) last_seen: Timestamp,
-    /// By the uptime of this machine, for decisions.
+    /// By the uptime of this machine, for decisions; of one that was not heard of since the start: the start.
     seen: Duration,
+    /// It was heard of since the start.
+    heard: bool,
     /// The last seen time is in the database.
     flushed: bool,
     /// False once its absence was noticed.
@@ -31,7 +33,17 @@ pub(super) struct Transition {
     pub(super) online: bool,
 }
 
-/// All nodes that were seen since the start.
+/// What the database knows about a node that was seen before the start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Remembered {
+    pub(super) namespace: Namespace,
+    pub(super) uid: NodeUid,
+    pub(super) last_seen: Timestamp,
+    /// The last event about its presence is not that it went away.
+    pub(super) online: bool,
+}
+
+/// All nodes that were seen, before the start or since.
 #[derive(Debug)]
 pub(super) struct LiveNodes {
     /// A node that was not seen for longer is offline.
@@ -68,6 +80,7 @@ impl LiveNodes {
             let back = !live.online;
             live.last_seen = now;
             live.seen = uptime;
+            live.heard = true;
             live.flushed = false;
             live.online = true;
             return back.then(|| Transition {
@@ -79,6 +92,7 @@ impl LiveNodes {
         let live = Live {
             last_seen: now,
             seen: uptime,
+            heard: true,
             flushed: false,
             online: true,
             stats: None,
@@ -88,6 +102,21 @@ impl LiveNodes {
             .or_default()
             .insert(uid.clone(), live);
         None
+    }
+
+    /// A node that was seen before the start, unless it was heard of since. `online`: its absence was not noticed.
+    pub(super) fn remember(&self, node: Remembered, uptime: Duration) {
+        let live = Live {
+            last_seen: node.last_seen,
+            seen: uptime,
+            heard: false,
+            flushed: true,
+            online: node.online,
+            stats: None,
+        };
+        let mut nodes = self.lock();
+        let nodes = nodes.entry(node.namespace).or_default();
+        nodes.entry(node.uid).or_insert(live);
     }
 
     pub(super) fn put_stats(&self, namespace: &Namespace, uid: &NodeUid, stats: Bytes) {
@@ -118,7 +147,7 @@ impl LiveNodes {
     }
 
     pub(super) fn is_online(&self, live: &Live, uptime: Duration) -> bool {
-        uptime.saturating_sub(live.seen) <= self.patience
+        live.heard && uptime.saturating_sub(live.seen) <= self.patience
     }
 
     pub(super) fn forget(&self, namespace: &Namespace, uid: &NodeUid) {

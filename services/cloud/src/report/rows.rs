@@ -1,12 +1,15 @@
 //! The table of reports.
 
+use std::collections::HashMap;
+
 use baetyl_model::desire::Header;
 use baetyl_model::{Epoch, Generation, Namespace, NodeUid};
 use jiff::Timestamp;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
-use crate::store::row::{number, optional, signed, text};
+use super::live::Remembered;
+use crate::store::row::{blob, flag, number, optional, parsed, signed, text, to_json};
 use crate::store::{Doing as _, Store, StoreError};
 
 /// What is stored about a node's reports.
@@ -64,6 +67,49 @@ pub(super) async fn all(
     .await
     .doing("read the reports")?;
     rows.iter().map(report_row).collect()
+}
+
+/// Every node that was ever seen, of all namespaces.
+pub(super) async fn remembered(store: &Store) -> Result<Vec<Remembered>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT namespace, uid, last_seen, coalesce((SELECT reason = 'NodeOnline' FROM node_events e \
+         WHERE e.namespace = r.namespace AND e.uid = r.uid AND reason IN ('NodeOnline', 'NodeOffline') \
+         AND sequence IS NULL ORDER BY id DESC LIMIT 1), 1) AS online FROM node_reports r WHERE last_seen IS NOT NULL",
+    )
+    .fetch_all(store.reader())
+    .await
+    .doing("read when nodes were seen")?;
+    let remembered = rows.iter().map(|row| {
+        Ok(Remembered {
+            namespace: parsed(row, "namespace")?,
+            uid: parsed(row, "uid")?,
+            last_seen: parsed(row, "last_seen")?,
+            online: flag(row, "online")?,
+        })
+    });
+    remembered.collect()
+}
+
+/// The statuses of these nodes, encoded.
+pub(super) async fn statuses(
+    store: &Store,
+    namespace: &Namespace,
+    uids: &[&NodeUid],
+) -> Result<HashMap<NodeUid, Vec<u8>>, StoreError> {
+    let uids: Vec<_> = uids.iter().map(|uid| uid.as_str()).collect();
+    let rows = sqlx::query(
+        "SELECT uid, status FROM node_reports WHERE namespace = ? AND status IS NOT NULL \
+         AND uid IN (SELECT value FROM json_each(?))",
+    )
+    .bind(namespace.as_str())
+    .bind(to_json("uids", &uids)?)
+    .fetch_all(store.reader())
+    .await
+    .doing("read the statuses")?;
+    let statuses = rows
+        .iter()
+        .map(|row| Ok((parsed(row, "uid")?, blob(row, "status")?.to_vec())));
+    statuses.collect()
 }
 
 /// The encoded status of a node.

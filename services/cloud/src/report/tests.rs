@@ -359,3 +359,34 @@ async fn stats_live_in_memory_and_times_are_written_at_the_end() {
         .await;
     assert!(refused.is_err(), "after the end nothing is acknowledged");
 }
+
+#[tokio::test]
+async fn a_node_that_vanished_while_the_cloud_was_down_goes_offline_once() {
+    let setup = setup().await;
+    let (namespace, uid) = setup.names();
+    setup.reports.connected(&namespace, &uid).await.unwrap();
+    setup.stop.cancel();
+    setup.task.await.unwrap();
+    let store = &setup.fixture.store;
+    for _ in 0..2 {
+        let (again, task) = Reports::new(
+            store.clone(),
+            ReportConfig::default(),
+            setup.fixture.clock.clock(),
+        );
+        again.remember().await;
+        let before = again.report(&namespace, &uid).await.unwrap().summary;
+        assert_eq!(before.ready, Ready::Offline, "it was not heard of yet");
+        again.sweep().await;
+        setup.fixture.clock.advance(Duration::from_secs(60));
+        again.sweep().await;
+        let stop = CancellationToken::new();
+        stop.cancel();
+        task.run(stop).await;
+    }
+    let events = crate::events::list(store, &namespace, &uid, None, 100)
+        .await
+        .unwrap();
+    let reasons: Vec<_> = events.iter().map(|event| event.reason.as_str()).collect();
+    assert_eq!(reasons, ["NodeOffline"]);
+}

@@ -4,7 +4,7 @@
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use baetyl_kit::error::chain;
-use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
 
@@ -212,9 +212,24 @@ impl ApiError {
     }
 }
 
+impl ApiError {
+    /// Not now.
+    fn busy(error: &StoreError) -> Self {
+        tracing::warn!(error = %chain(error), "request not done: the database is busy");
+        Self {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            ..Self::new(
+                Code::UnknownError,
+                "The cloud is busy and did not do this; try again in a moment.",
+            )
+        }
+    }
+}
+
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match &error {
+            error if error.is_busy() => Self::busy(error),
             StoreError::NoNamespace(name) => Self::not_found("namespace", name.as_str()),
             StoreError::Query { .. } | StoreError::Row { .. } | StoreError::Seal { .. } => {
                 Self::internal(&error)
@@ -230,6 +245,7 @@ impl From<AuthError> for ApiError {
                 Code::ErrRequestAccessDenied,
                 format!("The request access is denied: {error}."),
             ),
+            AuthError::Unavailable(source) if source.is_busy() => Self::busy(source),
             AuthError::Unavailable(_) => Self::internal(&error),
         }
     }
@@ -267,6 +283,18 @@ struct Problem<'a> {
     errors: &'a [Mistake],
 }
 
+/// The media type of RFC 9457.
+pub(crate) const PROBLEM_JSON: &str = "application/problem+json";
+
+/// True when the caller asks for problem+json.
+pub(crate) fn wants_problem(request: &HeaderMap) -> bool {
+    request.get_all(ACCEPT).iter().any(|accept| {
+        accept
+            .to_str()
+            .is_ok_and(|accept| accept.contains(PROBLEM_JSON))
+    })
+}
+
 /// Gives an error its body; also those the framework made. Other answers pass.
 pub(super) fn render(response: Response, request: &HeaderMap, request_id: &str) -> Response {
     let status = response.status();
@@ -277,12 +305,7 @@ pub(super) fn render(response: Response, request: &HeaderMap, request_id: &str) 
         Some(error) => error.clone(),
         None => of_framework(status),
     };
-    let wants_problem = request.get_all(ACCEPT).iter().any(|accept| {
-        accept
-            .to_str()
-            .is_ok_and(|accept| accept.contains("application/problem+json"))
-    });
-    let (kind, body) = if wants_problem {
+    let (kind, body) = if wants_problem(request) {
         let problem = Problem {
             r#type: "about:blank",
             title: error.status.canonical_reason().unwrap_or("Error"),
@@ -292,7 +315,7 @@ pub(super) fn render(response: Response, request: &HeaderMap, request_id: &str) 
             request_id,
             errors: &error.mistakes,
         };
-        ("application/problem+json", serde_json::to_vec(&problem))
+        (PROBLEM_JSON, serde_json::to_vec(&problem))
     } else {
         let plain = Plain {
             code: error.code,
@@ -315,6 +338,11 @@ pub(super) fn render(response: Response, request: &HeaderMap, request_id: &str) 
         rendered
             .headers_mut()
             .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    if error.status == StatusCode::SERVICE_UNAVAILABLE {
+        rendered
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     for name in [ALLOW] {
         if let Some(value) = response.headers().get(&name) {
@@ -346,4 +374,33 @@ fn of_framework(status: StatusCode) -> ApiError {
         ),
     };
     ApiError { status, ..error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_database_is_503_with_the_time_to_try_again() {
+        let busy = || StoreError::Query {
+            doing: "test",
+            source: sqlx::Error::PoolTimedOut,
+        };
+        for error in [
+            ApiError::from(busy()),
+            ApiError::from(AuthError::Unavailable(busy())),
+        ] {
+            let answer = render(error.into_response(), &HeaderMap::new(), "r1");
+            assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+            assert_eq!(answer.headers()[RETRY_AFTER], "1");
+        }
+        let broken = StoreError::Query {
+            doing: "test",
+            source: sqlx::Error::WorkerCrashed,
+        };
+        assert_eq!(
+            ApiError::from(broken).status,
+            StatusCode::INTERNAL_SERVER_ERROR
+        );
+    }
 }

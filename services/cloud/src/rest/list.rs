@@ -44,7 +44,12 @@ pub(super) struct ListOptions {
     pub(super) name: String,
     #[serde(skip)]
     parsed: Selector,
+    #[serde(skip)]
+    hosts: Selector,
 }
+
+/// Most items of a page; who asks for more gets so many.
+const MAX_PAGE: u64 = 1000;
 
 fn is_zero(number: &u64) -> bool {
     *number == 0
@@ -105,9 +110,15 @@ impl ListOptions {
         if options.page_size > 0 && options.page_no == 0 {
             options.page_no = 1;
         }
-        match options.selector.parse() {
-            Ok(selector) => options.parsed = selector,
-            Err(error) => mistakes.push(Mistake::new("selector", format!("{error}"))),
+        options.page_size = options.page_size.min(MAX_PAGE);
+        for (field, text, parsed) in [
+            ("selector", &options.selector, &mut options.parsed),
+            ("nodeSelector", &options.node_selector, &mut options.hosts),
+        ] {
+            match text.parse() {
+                Ok(selector) => *parsed = selector,
+                Err(error) => mistakes.push(Mistake::new(field, format!("{error}"))),
+            }
         }
         for (field, value, words) in [
             ("cluster", &options.cluster, &["single", "cluster"][..]),
@@ -150,6 +161,11 @@ impl ListOptions {
     /// Whether a thing of this name and these labels is asked for.
     pub(super) fn matches(&self, name: &str, labels: &BTreeMap<String, String>) -> bool {
         self.parsed.matches(labels) && is_like(name, &self.name)
+    }
+
+    /// Whether `nodeSelector` means a machine with these labels.
+    pub(super) fn means_host(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.hosts.matches(labels)
     }
 
     /// The page that is asked for, with the total.
@@ -295,13 +311,22 @@ mod tests {
 
     #[test]
     fn all_wrong_options_are_named_at_once() {
-        let error = ListOptions::parse("pageNo=x&selector=a%3D%3D%3Db&ready=bogus").unwrap_err();
+        let query = "pageNo=x&selector=a%3D%3D%3Db&nodeSelector=a%3D%3D%3Db&ready=bogus";
+        let error = ListOptions::parse(query).unwrap_err();
         let fields: Vec<_> = error
             .mistakes
             .iter()
             .map(|mistake| mistake.field.as_str())
             .collect();
-        assert_eq!(fields, ["pageNo", "selector", "ready"]);
+        assert_eq!(fields, ["pageNo", "selector", "nodeSelector", "ready"]);
+    }
+
+    #[test]
+    fn a_page_has_at_most_a_thousand_items() {
+        let list = ListOptions::parse("pageSize=1000000")
+            .unwrap()
+            .page(vec![(); 1001]);
+        assert_eq!((list.total, list.items.len()), (1001, 1000));
     }
 
     #[test]

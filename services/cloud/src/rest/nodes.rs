@@ -15,9 +15,10 @@ use super::etag::{Conditions, tagged};
 use super::list::{ListOptions, ListView, last_value};
 use super::shared::refuse_duplicate;
 use super::{Ctx, reply, success};
-use crate::report::Ready;
+use crate::report::{NodeReport, Ready};
 use crate::store::{NodeRow, NodeSpec, Verb};
 
+pub(super) mod core;
 pub(super) mod parts;
 pub(super) mod view;
 
@@ -192,11 +193,34 @@ pub(super) async fn list(ctx: Ctx, options: ListOptions) -> Result<Response, Api
 }
 
 async fn show_page(ctx: &Ctx, page: ListView<NodeRow>) -> Result<Response, ApiError> {
-    let mut items = Vec::with_capacity(page.items.len());
-    for row in &page.items {
-        items.push(view::of(ctx, row, Show::Report).await?);
+    let uids: Vec<_> = page.items.iter().map(|row| &row.uid).collect();
+    let mut reports = ctx.rest.reports.reports(ctx.namespace(), &uids).await?;
+    for report in &mut reports {
+        select_hosts(report, &page.options);
     }
+    let nodes = page.items.iter().zip(&reports);
+    let items = nodes
+        .map(|(row, report)| view::with_report(row, report))
+        .collect();
     Ok(reply(&page.with_items(items)))
+}
+
+/// Leaves out the machines of a cluster that `nodeSelector` does not mean, as Baetyl v2 does.
+fn select_hosts(report: &mut NodeReport, options: &ListOptions) {
+    if options.node_selector.is_empty() {
+        return;
+    }
+    let Some(status) = &mut report.status else {
+        return;
+    };
+    status
+        .nodes
+        .retain(|_, machine| options.means_host(&machine.labels));
+    if let Some(stats) = &mut report.stats {
+        stats
+            .nodes
+            .retain(|machine| status.nodes.contains_key(&machine.hostname));
+    }
 }
 
 /// The body of a batch.
@@ -290,7 +314,11 @@ pub(super) async fn delete(
     let mut tx = ctx.begin().await?;
     let version = tx.node(&name).await?.map(|row| row.version);
     conditions.check_write(WORD, &name, version)?;
-    tx.delete_node(&name).await?;
+    let deleted = tx.delete_node(&name).await?;
     ctx.commit(tx).await?;
+    if let Some(row) = deleted {
+        // A node with an open stream is forgotten when that ends, too.
+        ctx.rest.reports.forget(&row.namespace, &row.uid);
+    }
     Ok(success())
 }

@@ -27,7 +27,20 @@ pub(crate) struct Operation {
     pub(crate) output: Output,
     /// Names of query parameters, besides those of lists.
     pub(crate) query: &'static [&'static str],
+    /// What is said in headers about versions.
+    pub(crate) versions: Versions,
     pub(crate) handler: MethodRouter<Rest>,
+}
+
+/// Which headers about versions an operation knows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Versions {
+    /// The answer has an `ETag`.
+    pub(crate) tagged: bool,
+    /// `If-Match`: otherwise 412.
+    pub(crate) if_match: bool,
+    /// `If-None-Match`: otherwise 304.
+    pub(crate) if_none_match: bool,
 }
 
 /// The body of a request.
@@ -68,6 +81,7 @@ impl Operation {
             input: Input::None,
             output,
             query: &[],
+            versions: Versions::default(),
             handler,
         }
     }
@@ -91,6 +105,18 @@ impl Operation {
             output: Output::List(openapi::shape::<T>()),
             ..self
         }
+    }
+
+    /// The answer carries the version.
+    fn tagged(mut self) -> Self {
+        self.versions.tagged = true;
+        self
+    }
+
+    /// A write only to the version that was read.
+    fn if_match(mut self) -> Self {
+        self.versions.if_match = true;
+        self
     }
 
     fn query(self, query: &'static [&'static str]) -> Self {
@@ -128,6 +154,22 @@ fn delete<H: Handler<T, Rest>, T: 'static>(
     handler: H,
 ) -> Operation {
     Operation::new(Method::DELETE, path, Some(Role::Operator), summary, handler)
+}
+
+/// The operations of a kind of resource that has versions: those on single ones are tagged and conditional.
+fn versioned(operations: Vec<Operation>) -> Vec<Operation> {
+    let versioned = operations.into_iter().map(|mut operation| {
+        let is_single = operation.path.ends_with("/{name}");
+        let is_write = is_single && matches!(operation.method, Method::PUT | Method::DELETE);
+        let is_read = is_single && operation.method == Method::GET;
+        let is_create = operation.method == Method::POST && !operation.path.contains("{name}");
+        let versions = &mut operation.versions;
+        versions.tagged |= is_read || is_create || is_write && operation.method == Method::PUT;
+        versions.if_match |= is_write;
+        versions.if_none_match |= is_read;
+        operation
+    });
+    versioned.collect()
 }
 
 fn for_role(role: Option<Role>, operation: Operation) -> Operation {

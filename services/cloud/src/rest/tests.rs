@@ -37,6 +37,7 @@ pub(crate) struct TestCloud {
     pub(crate) store: Store,
     pub(crate) namespace: Namespace,
     pub(crate) dir: tempfile::TempDir,
+    pub(crate) reports: Reports,
     router: Router,
     token: String,
 }
@@ -96,12 +97,13 @@ pub(crate) async fn cloud() -> TestCloud {
     )
     .await
     .unwrap();
+    let reports = Reports::new(store.clone(), ReportConfig::default(), clock.clone()).0;
     let router = router(Deps {
         store: store.clone(),
         objects: Objects::open(&dir.path().join("objects"), &ObjectsConfig::default()).unwrap(),
         authenticator: std::sync::Arc::new(Tokens::new(store.clone())),
         runtimes: Runtimes::new([("python3".to_owned(), "registry/python3:1".to_owned())].into()),
-        reports: Reports::new(store.clone(), ReportConfig::default(), clock.clone()).0,
+        reports: reports.clone(),
         install: InstallTokens::new(pki, store.clone(), InstallConfig::default()),
         activate_url: "https://cloud.example:9003".to_owned(),
         clock,
@@ -114,6 +116,7 @@ pub(crate) async fn cloud() -> TestCloud {
         store,
         namespace,
         dir,
+        reports,
         router,
         token,
     }

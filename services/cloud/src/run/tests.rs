@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use super::*;
 use crate::config::ListenerConfig;
@@ -74,6 +74,60 @@ impl Running {
     }
 }
 
+/// One connection; requests follow each other on it.
+async fn connect(cloud: &Running) -> hyper::client::conn::http1::SendRequest<axum::body::Body> {
+    let address = std::fs::read_to_string(cloud.dir.join("run/admin.addr")).unwrap();
+    let stream = tokio::net::TcpStream::connect(address.trim())
+        .await
+        .unwrap();
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+async fn send(
+    sender: &mut hyper::client::conn::http1::SendRequest<axum::body::Body>,
+    request: http::request::Builder,
+    body: axum::body::Body,
+) -> (StatusCode, serde_json::Value) {
+    sender.ready().await.unwrap();
+    let request = request.header("host", "cloud").body(body).unwrap();
+    let answer = sender.send_request(request).await.unwrap();
+    let status = answer.status();
+    let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+    (status, serde_json::from_slice(&bytes).unwrap())
+}
+
+#[tokio::test]
+async fn a_body_of_five_mebibytes_is_answered_and_so_is_the_next_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let cloud = Running::start(dir.path(), config()).await;
+    let token = std::fs::read_to_string(dir.path().join("admin.token")).unwrap();
+    let piece = Bytes::from(vec![b' '; 64 * 1024]);
+    let pieces = vec![piece.clone(); 80];
+    let with_length = axum::body::Body::from(pieces.concat());
+    let chunked = axum::body::Body::from_stream(futures_util::stream::iter(
+        pieces.into_iter().map(Ok::<_, std::convert::Infallible>),
+    ));
+    for body in [with_length, chunked] {
+        let mut sender = connect(&cloud).await;
+        let post = Request::post("/v1/configs")
+            .header("authorization", format!("Bearer {}", token.trim()));
+        let (status, answer) = send(&mut sender, post, body).await;
+        assert_eq!(
+            (status, &answer["code"]),
+            (StatusCode::PAYLOAD_TOO_LARGE, &"ErrDataTooLarge".into()),
+            "{answer}"
+        );
+        let next = Request::get("/health");
+        let (status, _) = send(&mut sender, next, axum::body::Body::empty()).await;
+        assert_eq!(status, StatusCode::OK);
+    }
+    cloud.stop().await;
+}
+
 #[tokio::test]
 async fn the_first_start_makes_everything_and_the_second_finds_it() {
     use std::os::unix::fs::PermissionsExt as _;
@@ -127,16 +181,4 @@ async fn a_listener_that_is_taken_is_named() {
     assert!(matches!(error, Error::Rest(_)), "{error}");
     assert!(error.to_string().contains("admin.listen"), "{error}");
     kit.stop(Duration::from_secs(10)).await.unwrap();
-}
-
-#[tokio::test]
-async fn a_namespace_that_is_no_name_is_refused_before_anything_is_made() {
-    let dir = tempfile::tempdir().unwrap();
-    let config = Config {
-        namespace: "Not.A.Name".into(),
-        ..config()
-    };
-    let error = run(config, Kit::for_test(dir.path())).await.unwrap_err();
-    assert!(matches!(error, Error::Namespace(_)), "{error}");
-    assert!(!dir.path().join(DATABASE_FILE).exists());
 }

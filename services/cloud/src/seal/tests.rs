@@ -130,3 +130,17 @@ fn a_damaged_key_file_is_an_error_and_is_left_alone() {
         Err(SealError::NoKey)
     ));
 }
+
+#[test]
+fn no_new_key_is_made_beside_a_database_that_was_sealed_with_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = dir.path().join("cloud.db");
+    Seal::of_database(dir.path(), &database).unwrap();
+    std::fs::write(&database, b"SQLite format 3").unwrap();
+    Seal::of_database(dir.path(), &database).unwrap();
+    let key = dir.path().join(KEY_FILE);
+    std::fs::remove_file(&key).unwrap();
+    let error = Seal::of_database(dir.path(), &database).unwrap_err();
+    assert!(matches!(error, SealError::Lost { .. }), "{error}");
+    assert!(!key.exists());
+}

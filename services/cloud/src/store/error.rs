@@ -51,6 +51,22 @@ pub enum OpenError {
     },
 }
 
+/// No backup was made.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// The file.
+    #[error("cannot write the backup {path}; it must not exist yet", path = .path.display())]
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// A read or write failed. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -81,6 +97,28 @@ pub enum StoreError {
         /// Why.
         source: SealError,
     },
+}
+
+impl StoreError {
+    /// True when it may work in a moment: another program or request has the database.
+    pub fn is_busy(&self) -> bool {
+        // SQLITE_BUSY and SQLITE_LOCKED, the low byte of their extended codes.
+        const BUSY: [i64; 2] = [5, 6];
+        match self {
+            Self::Query {
+                source: sqlx::Error::PoolTimedOut,
+                ..
+            } => true,
+            Self::Query {
+                source: sqlx::Error::Database(error),
+                ..
+            } => {
+                let code = error.code().and_then(|code| code.parse::<i64>().ok());
+                code.is_some_and(|code| BUSY.contains(&(code & 0xff)))
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Says what a statement was for when it fails.

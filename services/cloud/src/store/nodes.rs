@@ -67,6 +67,47 @@ pub struct NodeSpec {
     pub core_id: String,
     /// See `link`.
     pub attributes: serde_json::Map<String, serde_json::Value>,
+    /// Settings of its core.
+    pub core: CoreSettings,
+}
+
+/// Baetyl v2's settings of a node's core. Kept and shown; the defaults are v2's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CoreSettings {
+    /// Seconds between two reports.
+    pub frequency: u32,
+    /// Port of the core's own interface.
+    #[serde(rename = "apiport")]
+    pub api_port: u16,
+    /// Port of the agent.
+    #[serde(rename = "agentport")]
+    pub agent_port: u16,
+    /// debug, info, warn or error.
+    pub log_level: String,
+    /// Unit of `speed_limit`.
+    pub byte_unit: String,
+    /// Of downloads; 0 = none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub speed_limit: u32,
+}
+
+impl Default for CoreSettings {
+    fn default() -> Self {
+        Self {
+            frequency: 20,
+            api_port: 30050,
+            agent_port: 30080,
+            log_level: "debug".to_owned(),
+            byte_unit: "KB".to_owned(),
+            speed_limit: 0,
+        }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// A node that was deleted.

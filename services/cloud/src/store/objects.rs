@@ -74,6 +74,26 @@ impl Store {
         row.as_ref().map(object_row).transpose()
     }
 
+    /// True when this namespace uploaded these bytes, under whatever name.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn has_object_digest(
+        &self,
+        namespace: &Namespace,
+        digest: &Digest,
+    ) -> Result<bool, StoreError> {
+        let used: i64 = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM objects WHERE namespace = ? AND digest = ?)",
+        )
+        .bind(namespace.as_str())
+        .bind(digest.to_string())
+        .fetch_one(self.reader())
+        .await
+        .doing("look for an object")?;
+        Ok(used != 0)
+    }
+
     /// True when some namespace still needs the bytes of this digest.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
-//! Opening: format check, migrations, pools; and putting a backup back.
+//! Opening: format check, migrations, pools; and making a backup.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
@@ -12,7 +12,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Connection as _, Row as _, SqliteConnection};
 
 use super::error::Doing as _;
-use super::{Inner, OpenError, Store, StoreError};
+use super::{BackupError, Inner, OpenError, Store, StoreError};
 use crate::seal::Seal;
 
 /// The format this program writes. A database whose `min_reader` is greater is refused.
@@ -54,6 +54,22 @@ impl Store {
             path: path.to_owned(),
             source,
         })?;
+        let store = Self::open_existing(path, seal).await?;
+        migrator()
+            .run(store.writer())
+            .await
+            .map_err(|source| OpenError::Migrate {
+                path: path.to_owned(),
+                source,
+            })?;
+        Ok(store)
+    }
+
+    /// Opens a database that is there and leaves its schema as it is.
+    ///
+    /// # Errors
+    /// When it is not there, is no database, or was written by a newer program.
+    pub async fn open_existing(path: &Path, seal: Seal) -> Result<Self, OpenError> {
         let failed = |source| OpenError::Database {
             path: path.to_owned(),
             source,
@@ -70,13 +86,6 @@ impl Store {
             .connect_with(options(path))
             .await
             .map_err(failed)?;
-        migrator()
-            .run(&writer)
-            .await
-            .map_err(|source| OpenError::Migrate {
-                path: path.to_owned(),
-                source,
-            })?;
         let reader = SqlitePoolOptions::new()
             .max_connections(READERS)
             .connect_with(options(path).pragma("query_only", "true"))
@@ -92,17 +101,36 @@ impl Store {
         })))
     }
 
-    /// Writes a consistent copy of the whole database to `target`, which must not exist. Other work goes on.
+    /// Writes a consistent copy of the whole database to `target`, which must not exist: private, and on disk when this
+    /// returns. Other work goes on.
     ///
     /// # Errors
     /// When the target exists or cannot be written.
-    pub async fn backup(&self, target: &Path) -> Result<(), StoreError> {
-        sqlx::query("VACUUM INTO ?")
+    pub async fn backup(&self, target: &Path) -> Result<(), BackupError> {
+        let failed = |source| BackupError::File {
+            path: target.to_owned(),
+            source,
+        };
+        // SQLite writes into an empty file, and would make one with the umask's mode.
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(target)
+            .map_err(failed)?;
+        let copied = sqlx::query("VACUUM INTO ?")
             .bind(target.display().to_string())
             .execute(self.writer())
             .await
-            .doing("write the backup")?;
-        Ok(())
+            .doing("write the backup");
+        if let Err(error) = copied {
+            let _ = std::fs::remove_file(target);
+            return Err(error.into());
+        }
+        let synced = File::open(target).and_then(|file| file.sync_all());
+        synced
+            .and_then(|()| baetyl_kit::fsio::sync_parent(target))
+            .map_err(failed)
     }
 
     /// Asks the database for an answer: the readiness check.
@@ -118,82 +146,10 @@ impl Store {
     }
 }
 
-/// Puts a backup in the place of the database, which no running program may have open. The old file is kept as
-/// `<name>.before-restore`.
-///
-/// # Errors
-/// When the backup is no database this program can read, or a file cannot be written.
-pub async fn restore(backup: &Path, database: &Path) -> Result<(), OpenError> {
-    let file = |path: &Path| {
-        let path = path.to_owned();
-        move |source| OpenError::File {
-            path: path.clone(),
-            source,
-        }
-    };
-    let staged = database.with_extension("restoring");
-    std::fs::copy(backup, &staged).map_err(file(backup))?;
-    let checked = check(&staged).await;
-    if checked.is_err() {
-        let _ = std::fs::remove_file(&staged);
-        return checked;
-    }
-    if database.exists() {
-        std::fs::rename(database, database.with_extension("before-restore"))
-            .map_err(file(database))?;
-    }
-    for suffix in ["-wal", "-shm"] {
-        let mut name = database.as_os_str().to_owned();
-        name.push(suffix);
-        match std::fs::remove_file(&name) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(file(Path::new(&name))(source));
-            }
-            _ => {}
-        }
-    }
-    std::fs::rename(&staged, database).map_err(file(database))?;
-    baetyl_kit::fsio::sync_parent(database).map_err(file(database))
-}
-
-/// Reads every page once and compares the format.
-async fn check(path: &Path) -> Result<(), OpenError> {
-    let failed = |source| OpenError::Database {
-        path: path.to_owned(),
-        source,
-    };
-    let options = SqliteConnectOptions::new()
-        .filename(path)
-        .disable_statement_logging();
-    let mut connection = SqliteConnection::connect_with(&options)
-        .await
-        .map_err(failed)?;
-    refuse_newer(path, &mut connection).await?;
-    let answer: String = sqlx::query_scalar("PRAGMA integrity_check(1)")
-        .fetch_one(&mut connection)
-        .await
-        .map_err(failed)?;
-    let tables: i64 =
-        sqlx::query_scalar("SELECT count(*) FROM sqlite_schema WHERE name = 'namespaces'")
-            .fetch_one(&mut connection)
-            .await
-            .map_err(failed)?;
-    connection.close().await.map_err(failed)?;
-    if answer != "ok" || tables == 0 {
-        let reason = if tables == 0 {
-            "it is no database of baetyl-cloud".to_owned()
-        } else {
-            answer
-        };
-        return Err(OpenError::File {
-            path: path.to_owned(),
-            source: io::Error::other(reason),
-        });
-    }
-    Ok(())
-}
-
-async fn refuse_newer(path: &Path, connection: &mut SqliteConnection) -> Result<(), OpenError> {
+pub(super) async fn refuse_newer(
+    path: &Path,
+    connection: &mut SqliteConnection,
+) -> Result<(), OpenError> {
     let failed = |source| OpenError::Database {
         path: path.to_owned(),
         source,

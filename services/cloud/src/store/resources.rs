@@ -171,6 +171,29 @@ impl Store {
             .transpose()
     }
 
+    /// The versions up to a revision whose body has this digest, newest first, without their bodies.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn versions_by_digest(
+        &self,
+        namespace: &Namespace,
+        digest: &Digest,
+        until: Revision,
+    ) -> Result<Vec<VersionRow>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT kind, name, version, digest, size FROM resource_versions \
+             WHERE namespace = ? AND digest = ? AND version <= ? ORDER BY version DESC",
+        )
+        .bind(namespace.as_str())
+        .bind(digest.to_string())
+        .bind(signed(until.get()))
+        .fetch_all(self.reader())
+        .await
+        .doing("read versions by digest")?;
+        rows.iter().map(version_row).collect()
+    }
+
     /// Names of the applications whose current version references a configuration or secret, by name.
     ///
     /// # Errors

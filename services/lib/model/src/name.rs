@@ -227,6 +227,13 @@ impl From<Revision> for Version {
     }
 }
 
+/// "default": the namespace of an installation with one tenant.
+impl Default for Namespace {
+    fn default() -> Self {
+        Self("default".to_owned())
+    }
+}
+
 /// True when a name is reserved for the system: it contains "baetyl", in any case.
 pub fn is_system_name(name: &str) -> bool {
     name.to_ascii_lowercase().contains("baetyl")

@@ -3,6 +3,7 @@
 use baetyl_model::Digest;
 use baetyl_proto::digest;
 use baetyl_proto::link::{FetchObjectRequest, FetchResourcesRequest, TunnelRequest};
+use baetyl_testkit::eventually;
 use tonic::Code;
 
 use super::*;
@@ -56,21 +57,44 @@ impl Cloud {
         Ok((total.unwrap(), bytes))
     }
 
+    async fn set_local(&self, name: &str) {
+        let (store, namespace) = (&self.fixture.store, &self.fixture.namespace);
+        let mut tx = store
+            .begin(namespace, by(&self.fixture.clock))
+            .await
+            .unwrap();
+        let mut row = tx.node(name).await.unwrap().unwrap();
+        row.spec.sync_mode = "local".to_owned();
+        tx.put_node(&mut row, crate::store::Verb::Update)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+    }
+
     /// A configuration that names this object, and an application for edge-1 that uses it.
     async fn put_object(&self, bytes: &[u8], stored: bool) -> Digest {
-        let digest = digest::of(bytes);
         if stored {
-            let path = self.deps.objects.path(&digest);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, bytes).unwrap();
+            self.write_object(bytes);
         }
+        self.name_object(bytes, "").await
+    }
+
+    /// Bytes in the object directory, which is of all tenants.
+    fn write_object(&self, bytes: &[u8]) {
+        let path = self.deps.objects.path(&digest::of(bytes));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    async fn name_object(&self, bytes: &[u8], url: &str) -> Digest {
+        let digest = digest::of(bytes);
         let mut config = resource(Kind::Configuration, "pack", "", "{}");
         config.objects = vec![ConfigObject {
             file_name: "pack.zip".to_owned(),
             digest,
             size: bytes.len() as u64,
-            url: String::new(),
-            object: "pack".to_owned(),
+            url: url.to_owned(),
+            object: if url.is_empty() { "pack" } else { "" }.to_owned(),
             unpack: String::new(),
         }];
         let mut tx = self
@@ -280,4 +304,49 @@ async fn a_tunnel_is_not_part_of_this_release() {
         .await
         .unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented);
+}
+
+#[tokio::test]
+async fn the_upload_of_another_tenant_is_not_had_by_naming_its_digest_with_a_url() {
+    let cloud = cloud().await;
+    let node = cloud.node("edge-1").await;
+    cloud.write_object(b"theirs");
+    let digest = cloud
+        .name_object(b"theirs", "https://example.com/pack")
+        .await;
+    let status = cloud.fetch_object(&node, digest, 0).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound, "{status}");
+    // The same bytes, uploaded by the node's own tenant.
+    let (store, namespace) = (&cloud.fixture.store, &cloud.fixture.namespace);
+    let mut tx = store
+        .begin(namespace, by(&cloud.fixture.clock))
+        .await
+        .unwrap();
+    tx.put_object("mine", digest, "", 6).await.unwrap();
+    tx.commit().await.unwrap();
+    let (_, bytes) = cloud.fetch_object(&node, digest, 0).await.unwrap();
+    assert_eq!(bytes, b"theirs");
+}
+
+#[tokio::test]
+async fn a_node_in_mode_local_fetches_again_what_it_runs_and_nothing_of_others() {
+    let cloud = cloud().await;
+    let (node, _) = (cloud.node("edge-1").await, cloud.node("edge-2").await);
+    cloud.app_for("edge-1", "first").await;
+    let mut stream = cloud.connect(&node, None).await;
+    let desire = cloud.read(&stream.desire().await).await;
+    stream.ack(&desire).await;
+    stream.is_quiet().await;
+    drop(stream);
+    cloud.set_local("edge-1").await;
+    cloud.app_for("edge-1", "second").await;
+    cloud.app_for("edge-2", "theirs").await;
+    let of = |text: &str| digest::of(text.as_bytes());
+    eventually!(cloud.report(&node).await.summary.acknowledged.is_some());
+    eventually!(cloud.deps.links.is_empty(), "the stream is gone");
+    for text in ["first", "second"] {
+        assert!(cloud.fetch(&node, &[of(text)]).await.is_ok(), "{text}");
+    }
+    let status = cloud.fetch(&node, &[of("theirs")]).await.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied);
 }

@@ -54,7 +54,7 @@ impl Cloud {
         let activator = crate::activation::Activator::new(store, pki, tokens, links, Vec::new());
         let key = node_key();
         let csr = NodeCsr::from_der(&csr_der(&key, "", &[])).unwrap();
-        let done = activator.activate(&token, &csr).await.unwrap();
+        let done = activator.activate(&token, || Ok(csr)).await.unwrap();
         Node {
             identity: done.node,
             key: Arc::new(key),
@@ -152,6 +152,34 @@ async fn the_old_key_is_good_until_the_new_one_is_used() {
     let status = cloud.refusal(&old).await;
     assert_eq!(status.code(), Code::Unauthenticated);
     assert!(status.message().contains("another key"), "{status}");
+}
+
+#[tokio::test]
+async fn a_renewal_that_was_admitted_before_the_machine_was_installed_anew_does_not_revive_its_key()
+{
+    let cloud = cloud().await;
+    let old = cloud.activated("edge-1").await;
+    let peer = PeerIdentity::from_certificate(&old.certificate, "baetyl.local").unwrap();
+    let new = cloud.activate("edge-1").await;
+    let csr = csr_der(&node_key(), "", &[]);
+    let renewed = crate::link::renew::renew(&cloud.deps, &peer, &old.identity, &csr).await;
+    assert_eq!(renewed.unwrap_err().code(), Code::Unauthenticated);
+    assert_eq!(cloud.refusal(&old).await.code(), Code::Unauthenticated);
+    cloud.connect(&new, None).await;
+}
+
+#[tokio::test]
+async fn using_a_key_that_was_replaced_meanwhile_does_not_forget_the_key_before() {
+    let cloud = cloud().await;
+    let old = cloud.activated("edge-1").await;
+    let first = cloud.renewed(&old, node_key()).await;
+    let used = PeerIdentity::from_certificate(&first.certificate, "baetyl.local").unwrap();
+    // Renewed once more with the old key, before the use of the first new key was noted.
+    cloud.renewed(&old, node_key()).await;
+    crate::activation::identities::drop_previous(&cloud.fixture.store, &used)
+        .await
+        .unwrap();
+    cloud.connect(&old, None).await;
 }
 
 #[tokio::test]

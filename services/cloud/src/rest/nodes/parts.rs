@@ -279,6 +279,34 @@ pub(in crate::rest) async fn properties(
     ))
 }
 
+/// Longest key of a property, as on the node.
+const MAX_KEY: usize = 253;
+
+/// Most bytes of all desired properties of a node: they are part of its desire, which goes down whole.
+const MAX_PROPERTIES: usize = 64 * 1024;
+
+fn check_properties(desire: &BTreeMap<String, Value>) -> Vec<Mistake> {
+    let mut found = Vec::new();
+    let mut size = 0;
+    for (key, value) in desire {
+        let field = format!("state.desire.{key}");
+        let is_odd = |c: char| c.is_control() || c.is_whitespace();
+        if key.is_empty() || key.len() > MAX_KEY || key.contains(is_odd) {
+            let message = format!("a key has 1 to {MAX_KEY} bytes and no white space");
+            found.push(Mistake::new(field.clone(), message));
+        }
+        match value.as_str() {
+            Some(value) => size += key.len() + value.len(),
+            None => found.push(Mistake::new(field, "a property is a text")),
+        }
+    }
+    if size > MAX_PROPERTIES {
+        let message = format!("has {size} bytes, {MAX_PROPERTIES} are the most");
+        found.push(Mistake::new("state.desire", message).with_code(Code::ErrDataTooLarge));
+    }
+    found
+}
+
 /// Replaces the desired properties; what is reported is the node's.
 pub(in crate::rest) async fn set_properties(
     ctx: Ctx,
@@ -286,16 +314,7 @@ pub(in crate::rest) async fn set_properties(
     conditions: Conditions,
     input: Input<PropertiesView>,
 ) -> Result<Response, ApiError> {
-    let given = input.accept(|view| {
-        let wrong = view
-            .state
-            .desire
-            .iter()
-            .filter(|(_, value)| !value.is_string());
-        wrong
-            .map(|(key, _)| Mistake::new(format!("state.desire.{key}"), "a property is a text"))
-            .collect()
-    })?;
+    let given = input.accept(|view| check_properties(&view.state.desire))?;
     let mut tx = ctx.begin().await?;
     let Some(mut row) = tx.node(&name).await? else {
         return Err(ApiError::not_found(WORD, &name));
@@ -326,7 +345,8 @@ pub(in crate::rest) async fn set_properties(
 /// What happened on and to a node.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(in crate::rest) struct EventsView {
-    total: usize,
+    /// How many are kept, whatever the page.
+    total: u64,
     items: Vec<Value>,
 }
 
@@ -357,10 +377,12 @@ pub(in crate::rest) async fn events(
         .reports
         .events(ctx.namespace(), &row.uid, before, limit)
         .await?;
+    let total = ctx
+        .rest
+        .reports
+        .count_events(ctx.namespace(), &row.uid)
+        .await?;
     let items: Result<Vec<_>, _> = events.iter().map(serde_json::to_value).collect();
     let items = items.map_err(|error| ApiError::internal(&error))?;
-    Ok(reply(&EventsView {
-        total: items.len(),
-        items,
-    }))
+    Ok(reply(&EventsView { total, items }))
 }

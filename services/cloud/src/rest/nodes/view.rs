@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::HIDDEN_LABELS;
-use crate::report::Ready;
+use crate::report::{NodeReport, Ready};
 use crate::rest::Ctx;
 use crate::rest::error::ApiError;
 use crate::store::NodeRow;
@@ -100,6 +100,15 @@ pub(in crate::rest) async fn of(
     show: Show,
 ) -> Result<NodeView, ApiError> {
     let report = ctx.rest.reports.report(ctx.namespace(), &row.uid).await?;
+    let mut view = with_report(row, &report);
+    if show == Show::ReportAndDesire {
+        view.desire = Some(desire(ctx, row).await?);
+    }
+    Ok(view)
+}
+
+/// With its report.
+pub(in crate::rest) fn with_report(row: &NodeRow, report: &NodeReport) -> NodeView {
     let facts = ViewFacts {
         time: report.summary.last_seen,
         online: report.summary.ready == Ready::Online,
@@ -112,10 +121,7 @@ pub(in crate::rest) async fn of(
         report.stats.as_ref(),
         &facts,
     ));
-    if show == Show::ReportAndDesire {
-        view.desire = Some(desire(ctx, row).await?);
-    }
-    Ok(view)
+    view
 }
 
 /// What the node says it is; a node that said nothing is what it was described as.

@@ -2,7 +2,7 @@
 
 use baetyl_model::resource::{Application, Configuration, ConfigurationView, Registry, SecretView};
 
-use super::{Input, Operation, Output, delete, for_role, get, post, put};
+use super::{Input, Operation, Output, delete, for_role, get, post, put, versioned};
 use crate::openapi;
 use crate::rest::nodes::parts;
 use crate::rest::{
@@ -13,13 +13,14 @@ use crate::store::Role;
 /// The table.
 pub(crate) fn operations() -> Vec<Operation> {
     let mut all = about_the_cloud();
-    all.extend(of_nodes());
+    all.extend(versioned(of_nodes()));
     all.extend(below_nodes());
-    all.extend(of_apps());
-    all.extend(of_configs());
-    all.extend(of_secrets());
-    all.extend(of_registries());
-    all.extend(of_certificates());
+    all.extend(cores_of_nodes());
+    all.extend(versioned(of_apps()));
+    all.extend(versioned(of_configs()));
+    all.extend(versioned(of_secrets()));
+    all.extend(versioned(of_registries()));
+    all.extend(versioned(of_certificates()));
     all.extend(of_objects());
     all
 }
@@ -84,12 +85,6 @@ fn of_nodes() -> Vec<Operation> {
                 .lists::<NodeView>()
                 .query(&["batch"]),
         ),
-        get(
-            "/v1/nodes/{name}",
-            "A node with its report and its desire",
-            nodes::get,
-        )
-        .gives::<NodeView>(),
         put(
             "/v1/nodes/{name}",
             "Replace the description of a node",
@@ -108,6 +103,14 @@ fn of_nodes() -> Vec<Operation> {
 fn below_nodes() -> Vec<Operation> {
     use nodes::view::NodeView;
     vec![
+        // Tagged, but never 304: the report changes without the version.
+        get(
+            "/v1/nodes/{name}",
+            "A node with its report and its desire",
+            nodes::get,
+        )
+        .gives::<NodeView>()
+        .tagged(),
         get(
             "/v1/nodes/{name}/stats",
             "A node with its report",
@@ -154,20 +157,52 @@ fn below_nodes() -> Vec<Operation> {
             "Whether the cloud tells the node what to run",
             parts::set_mode,
         )
-        .takes::<parts::ModeInput>(),
+        .takes::<parts::ModeInput>()
+        .if_match(),
         get(
             "/v1/nodes/{name}/properties",
             "Reported and desired properties",
             parts::properties,
         )
-        .gives::<parts::PropertiesView>(),
+        .gives::<parts::PropertiesView>()
+        .tagged(),
         put(
             "/v1/nodes/{name}/properties",
             "Replace the desired properties",
             parts::set_properties,
         )
         .takes::<parts::PropertiesView>()
-        .gives::<parts::PropertiesView>(),
+        .gives::<parts::PropertiesView>()
+        .tagged()
+        .if_match(),
+    ]
+}
+
+fn cores_of_nodes() -> Vec<Operation> {
+    use nodes::core;
+    vec![
+        get(
+            "/v1/nodes/{name}/core/configs",
+            "Settings of the core of a node",
+            core::configs,
+        )
+        .gives::<core::CoreConfigs>()
+        .tagged(),
+        put(
+            "/v1/nodes/{name}/core/configs",
+            "Replace the settings of the core of a node",
+            core::set_configs,
+        )
+        .takes::<core::CoreConfigs>()
+        .gives::<core::CoreConfigs>()
+        .tagged()
+        .if_match(),
+        get(
+            "/v1/nodes/{name}/core/versions",
+            "Versions the core of a node can have",
+            core::versions,
+        )
+        .gives::<core::CoreVersions>(),
     ]
 }
 
@@ -307,7 +342,9 @@ fn of_registries() -> Vec<Operation> {
             registries::refresh,
         )
         .takes::<Refresh>()
-        .gives::<Registry>(),
+        .gives::<Registry>()
+        .tagged()
+        .if_match(),
         delete(
             "/v1/registries/{name}",
             "Delete an image registry nobody uses",

@@ -166,3 +166,40 @@ async fn who_has_the_version_gets_304_without_a_body() {
         .await;
     assert_eq!(node.status, StatusCode::OK);
 }
+
+#[tokio::test]
+async fn the_document_promises_the_tags_that_are_sent() {
+    let c = cloud().await;
+    for (path, _) in resources(&c).await {
+        let pattern = format!("{}/{{name}}", &path[..path.rfind('/').unwrap()]);
+        let operations = crate::rest::operations();
+        let get = operations
+            .iter()
+            .find(|operation| operation.path == pattern && operation.method == Method::GET)
+            .unwrap();
+        let answer = c.get(&path).await;
+        assert_eq!(
+            get.versions.tagged,
+            answer.headers.contains_key("etag"),
+            "{path}"
+        );
+        let tag = answer.header("etag").to_owned();
+        let again = c
+            .call_with(
+                Method::GET,
+                &path,
+                &[("if-none-match", &tag)],
+                Body::empty(),
+            )
+            .await;
+        let is_304 = again.status == StatusCode::NOT_MODIFIED;
+        assert_eq!(get.versions.if_none_match, is_304, "{path}");
+        for method in [Method::PUT, Method::DELETE] {
+            let operation = operations
+                .iter()
+                .find(|operation| operation.path == pattern && operation.method == method)
+                .unwrap();
+            assert!(operation.versions.if_match, "{method} {path}");
+        }
+    }
+}

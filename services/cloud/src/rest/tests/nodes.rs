@@ -1,6 +1,19 @@
 //! Nodes: identity, labels, properties, history, install command.
 
+use baetyl_proto::shadow;
+use prost::Message as _;
+
 use super::*;
+
+async fn put_status(c: &TestCloud, node: &Value, status: &shadow::NodeStatus) {
+    sqlx::query("INSERT INTO node_reports (namespace, uid, status) VALUES (?, ?, ?)")
+        .bind(c.namespace.as_str())
+        .bind(node["uid"].as_str().unwrap())
+        .bind(status.encode_to_vec())
+        .execute(c.store.writer())
+        .await
+        .unwrap();
+}
 
 #[tokio::test]
 async fn a_node_created_again_is_another_node() {
@@ -269,4 +282,170 @@ async fn a_node_that_never_spoke_has_an_empty_report_and_no_events() {
     );
     assert_eq!(c.read("/v1/nodes?ready=uninstall").await["total"], 1);
     assert_eq!(c.read("/v1/nodes?ready=online").await["total"], 0);
+}
+
+#[tokio::test]
+async fn the_settings_of_a_core_are_kept_and_its_version_is_what_the_node_reports() {
+    let c = cloud().await;
+    let node = c.created("/v1/nodes", json!({"name": "n1"})).await;
+    let path = "/v1/nodes/n1/core/configs";
+    let before = c.read(path).await;
+    assert_eq!(
+        (&before["frequency"], &before["logLevel"]),
+        (&json!(20), &json!("debug"))
+    );
+    let mut wanted = before.clone();
+    wanted["frequency"] = json!(30);
+    wanted["logLevel"] = json!("warn");
+    assert_eq!(c.ok(Method::PUT, path, &wanted).await, wanted);
+    assert_eq!(c.read(path).await, wanted);
+    c.ok(Method::PUT, "/v1/nodes/n1", &node).await;
+    assert_eq!(
+        c.read(path).await,
+        wanted,
+        "describing the node leaves them"
+    );
+    let wrong = c
+        .put(
+            path,
+            &json!({"frequency": 301, "apiport": 80, "logLevel": "loud"}),
+        )
+        .await;
+    assert_eq!(wrong.fields(), ["frequency", "apiport", "logLevel"]);
+    let other = c.put(path, &json!({"version": "v9.9.9"})).await;
+    assert_eq!(other.status, StatusCode::NOT_FOUND, "{}", other.text);
+
+    let status = shadow::NodeStatus {
+        core: Some(baetyl_proto::meta::ProgramInfo {
+            version: "3.4.5".to_owned(),
+            ..Default::default()
+        }),
+        run_mode: "native".to_owned(),
+        ..Default::default()
+    };
+    put_status(&c, &node, &status).await;
+    assert_eq!(c.read(path).await["version"], "3.4.5");
+    assert_eq!(
+        c.read("/v1/nodes/n1/core/versions").await,
+        json!({"versions": ["3.4.5"]})
+    );
+}
+
+#[tokio::test]
+async fn a_list_shows_each_node_its_own_report_and_only_the_hosts_that_are_asked_for() {
+    let c = cloud().await;
+    for name in ["n1", "n2", "n3"] {
+        let node = c.created("/v1/nodes", json!({"name": name})).await;
+        let host = |hostname: String, zone: &str| shadow::NodeInfo {
+            hostname,
+            labels: [("zone".to_owned(), zone.to_owned())].into(),
+            ..Default::default()
+        };
+        let status = shadow::NodeStatus {
+            nodes: vec![
+                host(format!("{name}-a"), "a"),
+                host(format!("{name}-b"), "b"),
+            ],
+            run_mode: "kube".to_owned(),
+            ..Default::default()
+        };
+        if name != "n3" {
+            put_status(&c, &node, &status).await;
+        }
+    }
+    let list = c
+        .read("/v1/nodes?createSort=asc&nodeSelector=zone%3Da")
+        .await;
+    let hosts: Vec<Vec<&String>> = list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| {
+            let hosts = item["report"]["node"].as_object();
+            hosts
+                .map(|hosts| hosts.keys().collect())
+                .unwrap_or_default()
+        })
+        .collect();
+    assert_eq!(hosts, [vec!["n1-a"], vec!["n2-a"], vec![]]);
+    let wrong = c.get("/v1/nodes?nodeSelector=a%3D%3D%3Db").await;
+    assert_eq!(wrong.fields(), ["nodeSelector"]);
+}
+
+#[tokio::test]
+async fn the_total_of_events_is_what_is_kept_and_not_the_page() {
+    let c = cloud().await;
+    let node = c.created("/v1/nodes", json!({"name": "n1"})).await;
+    let uid = node["uid"].as_str().unwrap().parse().unwrap();
+    let mut connection = c.store.writer().acquire().await.unwrap();
+    for text in ["one", "two", "three"] {
+        let event = crate::events::NewEvent::of_cloud(
+            crate::events::EventType::Normal,
+            "Test",
+            text.to_owned(),
+            by().time,
+        );
+        crate::events::insert(&mut connection, &c.namespace, &uid, &event, 100)
+            .await
+            .unwrap();
+    }
+    drop(connection);
+    let page = c.read("/v1/nodes/n1/events?limit=1").await;
+    assert_eq!(
+        (&page["total"], page["items"].as_array().unwrap().len()),
+        (&json!(3), 1)
+    );
+}
+
+#[tokio::test]
+async fn a_deleted_node_is_forgotten_also_when_it_is_offline() {
+    let c = cloud().await;
+    let node = c.created("/v1/nodes", json!({"name": "n1"})).await;
+    let uid = node["uid"].as_str().unwrap().parse().unwrap();
+    c.reports.seen(&c.namespace, &uid).await;
+    c.delete("/v1/nodes/n1").await;
+    let ready = c
+        .reports
+        .report(&c.namespace, &uid)
+        .await
+        .unwrap()
+        .summary
+        .ready;
+    assert_eq!(ready, crate::report::Ready::Uninstalled);
+}
+
+#[tokio::test]
+async fn desired_properties_have_usable_keys_and_fit_into_a_desire() {
+    let c = cloud().await;
+    c.created("/v1/nodes", json!({"name": "n1"})).await;
+    let path = "/v1/nodes/n1/properties";
+    let long = "k".repeat(254);
+    let wrong = c
+        .put(
+            path,
+            &json!({"state": {"desire": {"": "1", "a b": "1", long.clone(): "1", "good/key.1": "1"}}}),
+        )
+        .await;
+    assert_eq!(
+        wrong.fields(),
+        [
+            "state.desire.",
+            "state.desire.a b",
+            format!("state.desire.{long}").as_str()
+        ]
+    );
+    let half = "x".repeat(33_000);
+    let large = c
+        .put(path, &json!({"state": {"desire": {"a": half, "b": half}}}))
+        .await;
+    assert_eq!(
+        (large.code(), large.fields()),
+        ("ErrDataTooLarge", vec!["state.desire"])
+    );
+    c.ok(
+        Method::PUT,
+        path,
+        &json!({"state": {"desire": {"a": half}}}),
+    )
+    .await;
 }

@@ -241,3 +241,40 @@ async fn a_certificate_needs_its_own_key() {
         half.text
     );
 }
+
+#[tokio::test]
+async fn a_new_description_is_kept_and_rolls_nothing_out() {
+    let c = cloud().await;
+    c.created("/v1/configs", config("c1", "one")).await;
+    c.created(
+        "/v1/secrets",
+        json!({"name": "s1", "data": {"k": "dmFsdWU="}}),
+    )
+    .await;
+    c.created(
+        "/v1/registries",
+        json!({"name": "r1", "address": "registry.example", "username": "u", "password": "p"}),
+    )
+    .await;
+    let mut body = app("a1");
+    body["volumes"] = json!([
+        {"name": "conf", "config": {"name": "c1"}}, {"name": "keys", "secret": {"name": "s1"}},
+    ]);
+    body["registries"] = json!([{"name": "r1"}]);
+    let before = c.created("/v1/apps", body).await["version"].clone();
+    for path in ["/v1/configs/c1", "/v1/secrets/s1", "/v1/registries/r1"] {
+        let mut shown = c.read(path).await;
+        let version = shown["version"].clone();
+        shown["description"] = json!("new words");
+        let put = c.ok(Method::PUT, path, &shown).await;
+        assert_ne!(put["version"], version, "{path}");
+        assert_eq!(c.read(path).await["description"], "new words");
+        assert_eq!(c.read("/v1/apps/a1").await["version"], before, "{path}");
+    }
+    let shown = c.read("/v1/apps/a1").await;
+    let again = c.ok(Method::PUT, "/v1/apps/a1", &shown).await;
+    assert_eq!(again["version"], before, "writing it again either");
+    c.ok(Method::PUT, "/v1/configs/c1", &config("c1", "two"))
+        .await;
+    assert_ne!(c.read("/v1/apps/a1").await["version"], before);
+}

@@ -1,3 +1,5 @@
+use std::os::unix::fs::PermissionsExt as _;
+
 use super::*;
 use baetyl_model::Revision;
 
@@ -167,7 +169,6 @@ async fn a_file_that_is_no_database_is_refused() {
 
 #[tokio::test]
 async fn the_database_file_is_private() {
-    use std::os::unix::fs::PermissionsExt as _;
     let f = fixture().await;
     let mode = std::fs::metadata(f.store.path())
         .unwrap()
@@ -199,8 +200,12 @@ async fn a_backup_can_be_put_back_and_a_wrong_file_cannot() {
 
     let path = f.dir.path().join("cloud.db");
     let wrong = f.dir.path().join("seal.key");
-    assert!(restore(&wrong, &path).await.is_err());
-    restore(&backup, &path).await.unwrap();
+    assert_eq!(
+        std::fs::metadata(&backup).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    assert!(restore(&wrong, &path, by().time).await.is_err());
+    let kept = restore(&backup, &path, by().time).await.unwrap().unwrap();
     let seal = crate::seal::Seal::open_dir(f.dir.path()).unwrap();
     let store = Store::open(&path, seal).await.unwrap();
     assert!(
@@ -217,5 +222,67 @@ async fn a_backup_can_be_put_back_and_a_wrong_file_cannot() {
             .unwrap()
             .is_none()
     );
-    assert_eq!(store.revision(&f.namespace).await.unwrap(), Revision(1));
+    let revision = store.revision(&f.namespace).await.unwrap();
+    assert!(revision > Revision(1_000_000), "{revision} was never given");
+    let seal = crate::seal::Seal::open_dir(f.dir.path()).unwrap();
+    let kept = Store::open_existing(&kept, seal).await.unwrap();
+    assert!(
+        kept.resource(&f.namespace, Kind::Configuration, "lost")
+            .await
+            .unwrap()
+            .is_some(),
+        "the old database is whole"
+    );
+}
+
+#[tokio::test]
+async fn what_only_the_log_of_the_old_database_held_is_kept_with_it() {
+    let f = fixture().await;
+    let backup = f.dir.path().join("backup.db");
+    f.store.backup(&backup).await.unwrap();
+    let mut tx = f.begin().await;
+    tx.put_resource(resource(Kind::Configuration, "logged", "{}"))
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    // As a killed program leaves it: database and log, nobody has them open.
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cloud.db");
+    for suffix in ["", "-wal"] {
+        let from = f.dir.path().join(format!("cloud.db{suffix}"));
+        std::fs::copy(from, dir.path().join(format!("cloud.db{suffix}"))).unwrap();
+    }
+    assert!(
+        std::fs::metadata(dir.path().join("cloud.db-wal"))
+            .unwrap()
+            .len()
+            > 0
+    );
+    let kept = restore(&backup, &path, by().time).await.unwrap().unwrap();
+    assert!(!dir.path().join("cloud.db-wal").exists());
+    let seal = crate::seal::Seal::open_dir(f.dir.path()).unwrap();
+    let kept = Store::open_existing(&kept, seal).await.unwrap();
+    let row = kept
+        .resource(&f.namespace, Kind::Configuration, "logged")
+        .await
+        .unwrap();
+    assert!(row.is_some());
+}
+
+#[tokio::test]
+async fn opening_what_is_there_leaves_its_schema_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cloud.db");
+    let seal = crate::seal::Seal::open_dir(dir.path()).unwrap();
+    assert!(
+        Store::open_existing(&path, seal.clone()).await.is_err(),
+        "and makes none"
+    );
+    std::fs::write(&path, b"").unwrap();
+    let store = Store::open_existing(&path, seal).await.unwrap();
+    let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema")
+        .fetch_one(store.reader())
+        .await
+        .unwrap();
+    assert_eq!(tables, 0);
 }
