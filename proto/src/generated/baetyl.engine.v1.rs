@@ -61,6 +61,7 @@ pub struct Endpoint {
     pub app: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub service: ::prost::alloc::string::String,
+    /// Empty: functions that no instance has yet; EnsureRunning waits for one.
     #[prost(string, tag = "3")]
     pub instance: ::prost::alloc::string::String,
     /// "ip:port"; empty for a runtime that registers by itself.

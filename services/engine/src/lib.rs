@@ -15,7 +15,7 @@ use baetyl_kit::backoff::Backoff;
 use baetyl_kit::crypto::CryptoError;
 use baetyl_kit::grpc::Endpoint;
 use baetyl_kit::listen::Listen;
-use baetyl_kit::{Kit, grpc};
+use baetyl_kit::{Kit, fsio, grpc};
 use baetyl_proto::callers::Role;
 use baetyl_proto::engine::engine_service_server::EngineServiceServer;
 use tokio::sync::watch;
@@ -213,6 +213,10 @@ async fn open<P: Ports>(
     joined: Joined<P>,
 ) -> Result<(Arc<Context<P>>, Beginning, Queues), Error> {
     let dir = kit.state_dir_with(dir_mode(&joined.runtime))?;
+    if joined.runtime.users().are_own() {
+        // The sockets of applications are beneath.
+        fsio::create_dir_mode(&kit.data_dir().join("run"), 0o755)?;
+    }
     let max_unpacked = config.objects.max_unpacked.0;
     let files = open_when_free(dir, max_unpacked).await?;
     bring_back_users(&joined.runtime, &files.records);

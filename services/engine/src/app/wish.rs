@@ -120,7 +120,7 @@ impl<P: Ports> App<P> {
         let update = &self.record.update;
         if self.record.removing {
             let _ = reply.send(Err("it is being removed".to_owned()));
-        } else if update.target() != update.running() && update.is_settled() {
+        } else if update.is_settled() && (update.target() != update.running() || update.is_held()) {
             // The wanted version failed: restarting means trying it again.
             let _ = reply.send(Ok(()));
             self.feed(Event::Retry).await;

@@ -5,6 +5,7 @@ use baetyl_model::report::{RunStatus, Truth};
 use baetyl_testkit::eventually;
 use serde_json::json;
 
+use crate::app::Command;
 use crate::testing::{Behaviour, Bench, app, app_with};
 
 /// Two applications that run well.
@@ -305,6 +306,25 @@ async fn a_first_version_that_kills_engine_is_stopped_and_does_not_keep_a_better
     }
     bench.desire(2, &[&app("shop", "2")]);
     bench.until("shop", "Healthy 2").await;
+}
+
+#[tokio::test]
+async fn what_is_held_runs_again_when_an_operator_asks() {
+    let mut bench = Bench::started().await;
+    bench.runtime.behave("1", Behaviour::NeverReady);
+    bench.desire(1, &[&app("shop", "1")]);
+    for _ in 0..baetyl_model::update::MAX_RESUMES {
+        bench.until("shop", "Probing 1").await;
+        bench.restart().await;
+    }
+    bench.until("shop", "Failed 1").await;
+    bench.runtime.behave("1", Behaviour::Ready);
+    let (asked, answer) = tokio::sync::oneshot::channel();
+    let (_, engine) = bench.engine.as_ref().unwrap();
+    let commands = engine.apps.commands("shop").unwrap();
+    commands.send(Command::Restart(asked)).await.unwrap();
+    assert_eq!(answer.await.unwrap(), Ok(()));
+    bench.until("shop", "Healthy 1").await;
 }
 
 #[tokio::test]

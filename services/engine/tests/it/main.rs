@@ -1,5 +1,5 @@
 //! Engine over its real socket and with real processes, between a scripted node and a scripted sync.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 mod api;
 mod node;

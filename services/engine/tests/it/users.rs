@@ -15,6 +15,7 @@ touch scratch/mine && echo scratch; touch host/mine && echo host; [ -w "$HOME" ]
 cat "$BAETYL_HOST_PATH_LIB/engine/app.key" > /dev/null || echo no key
 ls "$BAETYL_HOST_PATH_LIB/engine" || echo no list
 ls "$BAETYL_HOST_PATH_LIB/run/core" || echo no core
+ls "$BAETYL_HOST_PATH_LIB/run" > /dev/null && echo sockets
 [ -e scratch/said ] && echo said; } > scratch/seen 2> /dev/null
 exec sleep 600"#;
 
@@ -74,8 +75,10 @@ async fn an_application_runs_as_its_own_user_and_reaches_what_is_its_own() {
     eventually!(node.read("shop", "1", "scratch/seen").contains("said"));
     assert_eq!(
         node.read("shop", "1", "scratch/seen"),
-        "70000\n70000\ntoken\nhunter\nscratch\nhost\nhome\nno key\nno list\nno core\nsaid\n"
+        "70000\n70000\ntoken\nhunter\nscratch\nhost\nhome\nno key\nno list\nno core\nsockets\nsaid\n"
     );
+    let key = "var/lib/baetyl/system/certs/key.pem";
+    assert_eq!(owner(&node.instance("shop", "1").join(key)), 70_000);
     assert!(!has_condition(&node, "AppsShareUser"));
     // Another one has another user, and the first keeps its own: in a new version, and after engine lost its record.
     let (next, other) = (app("shop", "2", json!({})), app("cafe", "1", json!({})));

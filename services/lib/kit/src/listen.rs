@@ -229,6 +229,12 @@ fn bind_unix(path: &Path, access: UnixAccess) -> io::Result<Socket> {
     if let Some(parent) = path.parent()
         && !parent.exists()
     {
+        // Only the directory itself is private: others lie beside it, for whoever may come to them.
+        if let Some(above) = parent.parent()
+            && !above.exists()
+        {
+            fsio::create_dir_mode(above, 0o755)?;
+        }
         fsio::create_dir_mode(parent, dir_mode)?;
     }
     refuse_if_served(path)?;

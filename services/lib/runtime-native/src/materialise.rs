@@ -243,11 +243,9 @@ fn put_host_path(
         sub_path => path.join(relative(mount_name(mount), sub_path)?),
     };
     if !path.exists() {
-        fs::create_dir_all(&path).map_err(at("make the host path", &path))?;
-        // It is there for this application, which could not write to a directory of ours.
         instance
-            .own_new(&path)
-            .map_err(at("hand over the host path", &path))?;
+            .make_outside(&path)
+            .map_err(at("make the host path", &path))?;
     }
     let (parent, name) = instance.parent_of(place).map_err(at("make", target))?;
     parent.put_symlink(name, &path).map_err(at("link", target))

@@ -29,13 +29,14 @@ async fn a_socket_gets_its_mode_and_its_directory() {
         (UnixAccess::Private, "core", 0o700, 0o600),
         (UnixAccess::Anyone, "apps", 0o755, 0o666),
     ] {
-        let path = dir.path().join(name).join("x.sock");
+        let path = dir.path().join("run").join(name).join("x.sock");
         let listener = Listener::bind(&Listen::Unix(path.clone()), access)
             .await
             .unwrap();
         let mode_of = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode_of(&path), mode);
         assert_eq!(mode_of(path.parent().unwrap()), dir_mode);
+        assert_eq!(mode_of(&dir.path().join("run")), 0o755);
         drop(listener);
         assert!(!path.exists());
     }

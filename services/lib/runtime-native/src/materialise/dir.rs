@@ -57,13 +57,20 @@ impl Dir {
         Ok(())
     }
 
-    /// Gives a directory outside that was just made to the same user. What holds anything, or is not ours, is another
-    /// directory that was put there meanwhile.
-    pub(super) fn own_new(&self, path: &Path) -> io::Result<()> {
+    /// Makes a directory of the machine. It is there for the same user, who could neither come to nor write to one of
+    /// ours, whatever our umask is.
+    pub(super) fn make_outside(&self, path: &Path) -> io::Result<()> {
+        let above = path.ancestors().skip(1);
+        let missing = above.take_while(|above| !above.exists()).count();
+        fs::create_dir_all(path)?;
         if self.user.is_none() {
             return Ok(());
         }
+        for above in path.ancestors().skip(1).take(missing) {
+            fs::set_permissions(above, fs::Permissions::from_mode(DIR_MODE))?;
+        }
         let made = Self::open(path, self.user)?;
+        // What holds anything, or is not ours, is another directory that was put there meanwhile.
         let ours = rustix::fs::fstat(&made.fd)?.st_uid == rustix::process::geteuid().as_raw();
         if ours && fs::read_dir(path)?.next().is_none() {
             made.own_self()?;
