@@ -27,5 +27,6 @@ mod clocks;
 mod contracts;
 mod faults;
 mod flows;
+mod functions;
 mod identity;
 mod supervise;

@@ -29,7 +29,7 @@ pub(crate) async fn measure(effort: Effort) -> Result<Vec<Figure>> {
                 times.push(restart(&mut world.edge, service).await?);
             }
             figures.push(figure(
-                format!("start of baetyl-{service} on an activated node until /readyz is 200"),
+                format!("start of baetyl-{service} on an activated node until it is ready"),
                 median(&mut times),
                 "ms",
                 AIM,
@@ -44,13 +44,13 @@ pub(crate) async fn measure(effort: Effort) -> Result<Vec<Figure>> {
         init.push(activation().await?);
     }
     figures.push(figure(
-        "first start of baetyl-cloud until /readyz is 200",
+        "first start of baetyl-cloud until it is ready",
         median(&mut first),
         "ms",
         "",
     ));
     figures.push(figure(
-        "start of baetyl-cloud until /readyz is 200",
+        "start of baetyl-cloud until it is ready",
         median(&mut again),
         "ms",
         AIM,
