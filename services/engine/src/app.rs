@@ -128,6 +128,8 @@ pub(crate) struct App<P: Ports> {
     retry: Option<(Instant, Retry)>,
     backoff: Backoff,
     adoption: Option<AdoptionGuard>,
+    /// What it ran before the start was taken up again, or nobody has to wait for that.
+    taken_up: bool,
 }
 
 /// What is tried again.
@@ -184,6 +186,7 @@ impl<P: Ports> App<P> {
             // A disk that is full or a port range that is used up does not change within moments.
             backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(60)),
             adoption,
+            taken_up: false,
         }
     }
 
@@ -199,6 +202,10 @@ impl<P: Ports> App<P> {
         }
         loop {
             self.publish();
+            if self.taken_up {
+                // Only now: whoever waits for it looks at what was published.
+                self.adoption = None;
+            }
             if self.turn().await.is_break() {
                 return;
             }
@@ -243,13 +250,13 @@ impl<P: Ports> App<P> {
             .set(self.record.update.app(), self.record.digests());
         if self.record.removing {
             // Nobody waits for it: what goes is not taken up again.
-            self.adoption = None;
+            self.taken_up = true;
             self.begin_removal().await;
             return;
         }
         self.feed(Event::Resume).await;
         if self.record.update.is_held() {
-            self.adoption = None;
+            self.taken_up = true;
             self.begin_holding().await;
         }
         if let Some(generation) = self.acted_on() {
@@ -263,7 +270,7 @@ impl<P: Ports> App<P> {
             }
         }
         if self.acting.is_none() {
-            self.adoption = None;
+            self.taken_up = true;
         }
     }
 

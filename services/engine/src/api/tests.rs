@@ -67,6 +67,15 @@ async fn nothing_is_told_before_what_ran_was_taken_up_again() {
 }
 
 #[tokio::test]
+async fn the_first_table_after_a_restart_has_what_ran_before() {
+    let mut bench = Bench::started().await;
+    bench.desire(1, &[&greet("1")]);
+    bench.until("greet", "Healthy 1").await;
+    bench.restart().await;
+    assert_eq!(lines(&bench), ["baetyl-edge.greet.1.fn1.1 true hello"]);
+}
+
+#[tokio::test]
 async fn functions_are_told_while_their_first_version_is_fetched() {
     let bench = Bench::started().await;
     let greet = greet("1");

@@ -38,6 +38,8 @@ impl<P: Ports> App<P> {
         let planned = self.plan_start(&release).await;
         match planned {
             Ok(plan) => {
+                // These may take minutes.
+                self.taken_up |= !plan.init.is_empty();
                 let start = act::start(Arc::clone(&self.ctx), plan);
                 self.acting = Some(Box::pin(async move {
                     let result = start.await;
@@ -51,7 +53,7 @@ impl<P: Ports> App<P> {
 
     /// The machine decides while the version is on probation; otherwise it is tried again later.
     fn refused(&mut self, release: Release, reason: String) {
-        self.adoption = None;
+        self.taken_up = true;
         if matches!(
             self.record.update.state(),
             State::Applying { .. } | State::Probing { .. }
@@ -71,7 +73,7 @@ impl<P: Ports> App<P> {
 
     /// What ran before and cannot be started for want of its content is fetched again.
     fn begin_refetch(&mut self, release: Release) {
-        self.adoption = None;
+        self.taken_up = true;
         let Some(stored) = self.stored(&release) else {
             return;
         };
@@ -288,7 +290,7 @@ impl<P: Ports> App<P> {
     }
 
     async fn started(&mut self, release: Release, result: Result<(), crate::ports::RuntimeError>) {
-        self.adoption = None;
+        self.taken_up = true;
         if let Err(error) = result {
             self.refused(release, error.to_string());
             return self.feed(Event::Tick).await;

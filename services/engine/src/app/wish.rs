@@ -108,7 +108,7 @@ impl<P: Ports> App<P> {
     }
 
     async fn forget(&mut self) -> ControlFlow<()> {
-        self.adoption = None;
+        self.taken_up = true;
         self.ctx.registry.remove(self.record.update.app());
         self.ctx.board.remove(self.record.update.app());
         self.ctx.housekeeping.sweep();
