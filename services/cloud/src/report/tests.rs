@@ -2,6 +2,7 @@
 
 use baetyl_model::Digest;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::pki::testing::{Fixture, fixture};
