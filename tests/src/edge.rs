@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 use baetyl_proto::engine::engine_service_client::EngineServiceClient;
 use baetyl_proto::engine::{GetAppRequest, ListAppsRequest, RestartAppRequest};
-use baetyl_proto::shadow::{AppStatus, InstanceStatus};
+pub use baetyl_proto::shadow::{AppStatus, InstanceStatus, RunStatus};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -396,7 +396,7 @@ impl Edge {
     pub async fn until_running(&self, app: &str, version: Option<&str>) -> Result<AppStatus> {
         let (status, _) = until(&format!("{app} runs"), || async {
             let status = self.app(app).await?;
-            let running = status.status() == baetyl_proto::shadow::RunStatus::Running;
+            let running = status.status() == RunStatus::Running;
             ensure!(
                 running,
                 "{:?} {} {}",

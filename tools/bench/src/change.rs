@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use baetyl_proto::shadow::{AppStatus, RunStatus};
 use baetyl_tests::apps;
+use baetyl_tests::edge::{AppStatus, RunStatus};
 use baetyl_tests::wait::until_every;
 use baetyl_tests::world::{Shape, World};
 
