@@ -8,6 +8,7 @@ pub mod decommission;
 pub mod supervise;
 
 use baetyl_kit::Kit;
+use baetyl_kit::readiness::Readiness;
 use serde::{Deserialize, Serialize};
 
 /// The configurations of all roles, each beneath its name.
@@ -30,6 +31,7 @@ pub struct Config {
 /// # Errors
 /// Never itself; a role's failure is that of the kit.
 pub async fn run(config: Config, kit: Kit) -> Result<(), std::convert::Infallible> {
+    let begun = kit.readiness().register("roles");
     let tasks = kit.tasks().clone();
     tasks.spawn_required(
         "node",
@@ -48,8 +50,25 @@ pub async fn run(config: Config, kit: Kit) -> Result<(), std::convert::Infallibl
         "function-proxy",
         Box::pin(baetyl_function_proxy::run(config.function_proxy, proxy)),
     );
+    tokio::select! {
+        () = until_begun(kit.readiness()) => begun.ready(),
+        () = kit.until_shutdown() => {}
+    }
     kit.until_shutdown().await;
     Ok(())
+}
+
+/// Until every role has told what its readiness depends on: before that nothing is known to be missing.
+async fn until_begun(readiness: &Readiness) {
+    const ROLES: [&str; 4] = ["node/", "sync/", "engine/", "function-proxy/"];
+    let mut changes = readiness.changes();
+    loop {
+        let latches = readiness.snapshot().latches;
+        let has_told = |role: &str| latches.keys().any(|name| name.starts_with(role));
+        if ROLES.iter().all(|role| has_told(role)) || changes.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 #[cfg(test)]

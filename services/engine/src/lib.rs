@@ -109,6 +109,7 @@ impl Ports for Real {
 /// # Errors
 /// When its files cannot be opened or its socket cannot be bound.
 pub async fn run(config: Config, kit: Kit) -> Result<(), Error> {
+    let listening = kit.readiness().register("listeners");
     let peer = |configured: &Option<Endpoint>, service: &str| {
         configured
             .clone()
@@ -128,7 +129,9 @@ pub async fn run(config: Config, kit: Kit) -> Result<(), Error> {
         .unwrap_or_else(|| Listen::Unix(kit.core_socket("engine")));
     let engine = begin(config, &kit, joined).await?;
     serve(&kit, &listen, engine).await?;
+    listening.ready();
     kit.until_shutdown().await;
+    drop(listening);
     Ok(())
 }
 

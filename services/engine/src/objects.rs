@@ -7,10 +7,12 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use baetyl_kit::{crypto, fsio};
 use baetyl_model::Digest;
 use baetyl_model::desire::{ObjectRef, Unpack};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::archive::{self, ArchiveError};
 use crate::registry::Registry;
@@ -48,11 +50,14 @@ pub enum ObjectError {
     },
 }
 
-/// The directory of objects. All functions block.
+/// The directory of objects. All functions but [`turn`](Self::turn) block.
 #[derive(Debug, Clone)]
 pub struct Objects {
     dir: PathBuf,
     max_unpacked: u64,
+    /// One object is taken at a time: the process has few threads for blocking work, and records must still be written
+    /// while large archives are unpacked.
+    turns: Arc<Semaphore>,
 }
 
 impl Objects {
@@ -68,7 +73,12 @@ impl Objects {
                 remove(&entry.path())?;
             }
         }
-        Ok(Self { dir, max_unpacked })
+        let turns = Arc::new(Semaphore::new(1));
+        Ok(Self {
+            dir,
+            max_unpacked,
+            turns,
+        })
     }
 
     /// True when the object, and what is unpacked from it, is complete.
@@ -94,6 +104,12 @@ impl Objects {
     /// Without randomness.
     pub fn spool(&self, digest: &Digest) -> io::Result<PathBuf> {
         self.temporary(&self.file(digest))
+    }
+
+    /// Waits for the turn to [`take`](Self::take); given back when what this gives is dropped.
+    pub async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        // Never closed.
+        Arc::clone(&self.turns).acquire_owned().await.ok()
     }
 
     /// Takes the complete file at `source` and unpacks it when the reference says so. Does nothing when it is there.

@@ -169,8 +169,10 @@ async fn take<P: Ports>(ctx: &Context<P>, object: ObjectRef) -> Result<(), Conte
         .map_err(|error| ContentError::Later(error.to_string()))?;
     let path = ctx.content.open_object(&object.digest, &spool).await?;
     let objects = ctx.objects.clone();
+    let turn = objects.turn().await;
     let taken = tokio::task::spawn_blocking(move || {
         let taken = objects.take(&object, &path);
+        drop(turn);
         // Absent unless sync had to hand out bytes.
         let _ = std::fs::remove_file(&spool);
         taken

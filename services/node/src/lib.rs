@@ -46,6 +46,7 @@ pub enum Error {
 /// # Errors
 /// When the ledger cannot be opened or a socket cannot be bound.
 pub async fn run(config: Config, kit: Kit) -> Result<(), Error> {
+    let listening = kit.readiness().register("listeners");
     let mut machine = Machine::new(Path::new("/"));
     let failed = kit.metrics().counter(
         "ledger_writes_failed_total",
@@ -85,7 +86,9 @@ pub async fn run(config: Config, kit: Kit) -> Result<(), Error> {
         .open_to_apps()
         .serve(&apps)
         .await?;
+    listening.ready();
     kit.until_shutdown().await;
+    drop(listening);
     Ok(())
 }
 

@@ -56,6 +56,16 @@ impl<N: Narrator> Story<N> {
         .await?;
         let other = rest.get(&format!("/v1/nodes/{OTHER}")).await?;
         ensure!(other["ready"] == 0, "the other node is {}", other["ready"]);
+        let listed = self.ctl(&["get", "nodes"])?;
+        for line in listed.lines() {
+            self.say(line);
+        }
+        ensure!(
+            listed
+                .lines()
+                .any(|line| line.starts_with(OTHER) && line.contains("uninstalled")),
+            "{OTHER} is not listed as uninstalled"
+        );
         let info = first(&node["report"]["node"])?;
         self.say(format!(
             "online {took:.1?} after activation: {} {} {}",

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::task::Poll;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -364,6 +365,13 @@ where
         fsio::create_dir_mode(kit.data_dir(), 0o755)?;
     }
     watch_signals(&kit)?;
+    let mut running = Box::pin(run(config, kit.clone()));
+    // As far as it gets at once: what it waits for is registered before anybody can ask whether it is ready.
+    let at_once = std::future::poll_fn(|context| Poll::Ready(running.as_mut().poll(context)));
+    if let Poll::Ready(ended) = at_once.await {
+        kit.stop(shell.process.drain).await?;
+        return ended.map_err(Into::into);
+    }
     admin::serve(&kit, &shell.admin).await?;
     let drain = shell.process.drain;
     let late = async {
@@ -371,7 +379,7 @@ where
         tokio::time::sleep(drain).await;
     };
     let ended = tokio::select! {
-        ended = Box::pin(run(config, kit.clone())) => ended.map_err(Into::into),
+        ended = &mut running => ended.map_err(Into::into),
         () = late => {
             tracing::warn!("the service did not finish within the drain deadline");
             kit.stop(Duration::ZERO).await?;
