@@ -16,7 +16,13 @@ pub(crate) const TEST_FEATURES: &str = "baetyl-kit/test-clock";
 /// When it cannot be started or ends with another code than 0.
 pub(crate) fn sh(program: &str, args: &[&str], env: &[(&str, &str)]) -> Result<()> {
     println!("$ {program} {}", args.join(" "));
-    let status = Command::new(program)
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        if is_about_xtask(&name.to_string_lossy()) {
+            command.env_remove(name);
+        }
+    }
+    let status = command
         .args(args)
         .envs(env.iter().copied())
         .current_dir(root())
@@ -26,6 +32,14 @@ pub(crate) fn sh(program: &str, args: &[&str], env: &[(&str, &str)]) -> Result<(
         bail!("`{program} {}` failed: {status}", args.join(" "));
     }
     Ok(())
+}
+
+/// What cargo told this program about its own package. Build scripts of others watch these variables: with them in its
+/// environment a cargo that we start would build half of everything anew.
+fn is_about_xtask(name: &str) -> bool {
+    name.starts_with("CARGO_PKG_")
+        || name.starts_with("CARGO_MANIFEST_")
+        || name == "CARGO_PRIMARY_PACKAGE"
 }
 
 /// One stage.
