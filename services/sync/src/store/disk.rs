@@ -48,6 +48,11 @@ impl Disk for RealDisk {
     }
 
     fn open_append(&self, path: &Path) -> io::Result<File> {
+        use std::os::unix::fs::PermissionsExt as _;
+        // Complete and closed, but the power went before it had its place: only root may write to it as it is.
+        if fs::metadata(path).is_ok_and(|metadata| metadata.permissions().readonly()) {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        }
         OpenOptions::new()
             .append(true)
             .create(true)
@@ -82,6 +87,27 @@ impl Disk for RealDisk {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_closed_too_early_can_be_written_again_by_everybody_who_owns_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("part");
+        let mut file = RealDisk.open_append(&path).unwrap();
+        RealDisk.append(&mut file, b"a").unwrap();
+        RealDisk.make_read_only(&file).unwrap();
+        let mut again = RealDisk.open_append(&path).unwrap();
+        RealDisk.append(&mut again, b"b").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"ab");
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 }
 
