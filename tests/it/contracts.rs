@@ -37,12 +37,8 @@ impl Grpcurl {
         if Command::new("grpcurl").arg("--version").output().is_ok() {
             return Some(Self("grpcurl".into()));
         }
-        assert!(
-            std::env::var_os("BAETYL_TEST_NO_SKIP").is_none(),
-            "grpcurl is missing"
-        );
-        println!(
-            "skipped: needs grpcurl (go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3)"
+        baetyl_testkit::skipped(
+            "grpcurl (go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3)",
         );
         None
     }

@@ -90,11 +90,17 @@ pub(crate) fn run() -> Result<()> {
 
 /// Installs what tests need beyond Rust and Python; on a user's machine nobody calls this.
 fn install() -> Result<()> {
+    let mut packages = Vec::new();
     if !has_faketime() {
+        packages.extend(["faketime", "libfaketime"]);
+    }
+    if !has_systemd_analyze() {
+        packages.push("systemd");
+    }
+    if !packages.is_empty() {
         sh("apt-get", &["update", "-q"], &[])?;
-        let packages = ["install", "-y", "-q", "--no-install-recommends"];
-        let packages = [&packages[..], &["faketime", "libfaketime"]].concat();
-        sh("apt-get", &packages, &[])?;
+        let install = ["install", "-y", "-q", "--no-install-recommends"];
+        sh("apt-get", &[&install[..], &packages].concat(), &[])?;
     }
     if !has_grpcurl() {
         let bin = root().join("target/tools");
@@ -124,6 +130,13 @@ fn has_faketime() -> bool {
         .any(|path| std::path::Path::new(&path).exists())
 }
 
+fn has_systemd_analyze() -> bool {
+    Command::new("systemd-analyze")
+        .arg("--version")
+        .output()
+        .is_ok()
+}
+
 fn has_grpcurl() -> bool {
     crate::grpcurl().exists() || Command::new("grpcurl").arg("--version").output().is_ok()
 }
@@ -135,6 +148,11 @@ fn tell_skips() {
             has_faketime(),
             "nodes whose system has a wrong date",
             "apt-get install libfaketime",
+        ),
+        (
+            has_systemd_analyze(),
+            "units as systemd reads them",
+            "apt-get install systemd",
         ),
         (
             has_grpcurl(),

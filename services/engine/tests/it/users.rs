@@ -38,7 +38,7 @@ fn app(name: &str, version: &str, security: serde_json::Value) -> App {
 /// A node whose data directory others can pass; None where tests do not run as root.
 async fn node() -> Option<Node> {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: needs root");
+        baetyl_testkit::skipped("root");
         return None;
     }
     Some(node_in(0o711).await)
@@ -112,7 +112,7 @@ async fn a_privileged_service_is_root() {
 #[tokio::test]
 async fn in_a_private_directory_applications_run_as_the_user_of_engine_and_that_is_told() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: needs root");
+        baetyl_testkit::skipped("root");
         return;
     }
     let node = node_in(0o700).await;

@@ -15,6 +15,7 @@ mod dir;
 mod eventually;
 mod identity;
 mod net;
+mod skip;
 
 pub use capture::{Capture, CapturedEvent};
 pub use child::ChildGuard;
@@ -23,3 +24,4 @@ pub use dir::TestDir;
 pub use eventually::{PATIENCE, eventually, until};
 pub use identity::{Leaf, TestCa, TestIdentity};
 pub use net::{bound_listener, free_port};
+pub use skip::skipped;

@@ -177,7 +177,7 @@ impl Drop for SmallDisk {
 async fn the_end_is_recorded_also_when_the_disk_is_full_by_then() {
     let node = Node::new().await;
     let Some(disk) = SmallDisk::mount(&node.config.state_dir) else {
-        eprintln!("skipped: needs the right to mount");
+        baetyl_testkit::skipped("the right to mount");
         return;
     };
     node.runtime()

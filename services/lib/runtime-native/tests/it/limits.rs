@@ -93,7 +93,7 @@ impl Drop for Tree {
 #[tokio::test]
 async fn memory_beyond_the_limit_ends_it_and_the_reason_is_known() {
     let (Some(memory), Some(cpu)) = (Tree::new("memory"), Tree::new("cpu")) else {
-        eprintln!("skipped: needs root and cgroup version 1");
+        baetyl_testkit::skipped("root and cgroup version 1");
         return;
     };
     let mut node = Node::with(|config| {
@@ -137,7 +137,7 @@ async fn memory_beyond_the_limit_ends_it_and_the_reason_is_known() {
 #[tokio::test]
 async fn an_application_runs_as_its_own_user() {
     if !is_root() {
-        eprintln!("skipped: needs root");
+        baetyl_testkit::skipped("root");
         return;
     }
     let node = Node::new().await;
@@ -207,7 +207,7 @@ async fn secrets_lie_in_memory_where_there_is_such_a_directory() {
         .prefix("baetyl-test-")
         .tempdir_in(memory)
     else {
-        eprintln!("skipped: needs {}", memory.display());
+        baetyl_testkit::skipped("/dev/shm");
         return;
     };
     let node =
