@@ -8,10 +8,12 @@ use bytes::Bytes;
 use http::Method;
 use serde_json::json;
 
-#[tokio::test]
-async fn a_function_has_its_own_deadline_and_its_own_access_counts_more_than_the_label()
--> Result<()> {
-    let world = World::start(Shape::One).await?;
+both_shapes!(a_function_has_its_own_deadline_and_its_own_access_counts_more_than_the_label);
+
+async fn a_function_has_its_own_deadline_and_its_own_access_counts_more_than_the_label(
+    shape: Shape,
+) -> Result<()> {
+    let world = World::start(shape).await?;
     let code =
         "import time\n\ndef handler(event, context):\n    time.sleep(event)\n    return event\n";
     // Everybody may call it, says the label.
