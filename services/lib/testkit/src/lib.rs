@@ -23,5 +23,5 @@ pub use clock::ManualClock;
 pub use dir::TestDir;
 pub use eventually::{PATIENCE, eventually, until};
 pub use identity::{Leaf, TestCa, TestIdentity};
-pub use net::{bound_listener, free_port};
+pub use net::{ClosedPort, bound_listener, free_port};
 pub use skip::skipped;

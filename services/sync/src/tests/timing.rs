@@ -9,7 +9,7 @@ use baetyl_proto::link::Welcome;
 use baetyl_proto::link::connect_request::Message as Up;
 use baetyl_proto::link::connect_response::Message as Down;
 use baetyl_proto::sync::link_state::Phase;
-use baetyl_testkit::{Leaf, ManualClock, PATIENCE, TestCa, free_port, until};
+use baetyl_testkit::{ClosedPort, Leaf, ManualClock, PATIENCE, TestCa, until};
 use jiff::Timestamp;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -102,7 +102,8 @@ async fn a_cloud_of_another_authority_or_name_is_refused_and_the_next_address_is
         .serve_as(&world.kit, &elsewhere, &Listen::loopback())
         .await;
     let mut identity = world.identity_as(&World::leaf());
-    let nobody = format!("https://127.0.0.1:{}", free_port());
+    let closed = ClosedPort::take();
+    let nobody = format!("https://{}", closed.addr());
     identity.link_addresses = vec![nobody, stranger, elsewhere];
     world.install_as(&identity).await;
     let message = eventually_message(&world, "does not answer").await;

@@ -175,7 +175,8 @@ async fn what_a_web_server_does_not_give_has_the_code_of_the_contract() {
     let world = World::new().await;
     let web = Web::new(b"", "");
     let url = web.serve(&world).await;
-    let nobody = format!("http://127.0.0.1:{}/file", baetyl_testkit::free_port());
+    let closed = baetyl_testkit::ClosedPort::take();
+    let nobody = format!("http://{}/file", closed.addr());
     for (url, code) in [
         (format!("{url}/nothing"), Code::NotFound),
         (format!("{url}/forbidden"), Code::PermissionDenied),

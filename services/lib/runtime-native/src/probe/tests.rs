@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use baetyl_model::resource::{ExecAction, TcpSocketAction};
+use baetyl_testkit::ClosedPort;
 use tokio::net::TcpListener;
 
 use super::*;
@@ -114,9 +115,9 @@ async fn a_connection_that_opens_is_an_answer() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     assert_eq!(answer(&tcp(Port::Number(port.into()))).await, Ok(()));
-    drop(listener);
+    let closed = ClosedPort::take();
     assert!(
-        answer(&tcp(Port::Number(port.into())))
+        answer(&tcp(Port::Number(closed.number().into())))
             .await
             .unwrap_err()
             .contains("cannot connect")

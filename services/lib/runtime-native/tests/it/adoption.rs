@@ -8,9 +8,7 @@ use baetyl_runtime_native::status::RunEnd;
 use baetyl_runtime_native::{Phase, PortPool, Reason, WorkloadState};
 use serde_json::json;
 
-use crate::node::{
-    Node, ended, free_port, ident, is_alive, key, kill, one, script, service, with_policy,
-};
+use crate::node::{Node, ended, ident, is_alive, key, kill, one, script, service, with_policy};
 
 #[tokio::test]
 async fn a_running_instance_is_found_again_and_not_restarted() {
@@ -217,7 +215,7 @@ async fn what_is_not_supervised_can_be_stopped_and_removed() {
 #[tokio::test]
 async fn ports_stay_with_a_running_instance() {
     let mut node = Node::new().await;
-    let port = free_port();
+    let port = baetyl_testkit::free_port();
     let pool = PortPool::new(port..=port);
     let ports = pool.assign(&one(), 1, &[], false).unwrap();
     let mut spec = service(script(

@@ -231,12 +231,6 @@ pub(crate) fn kill(ident: ProcessIdent) {
     kill_process(pid(ident), Signal::KILL).unwrap();
 }
 
-/// A port the kernel says is free: tests of several programs run at the same time.
-pub(crate) fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
-
 /// Waits until a process that is not ours has ended.
 pub(crate) async fn ended(ident: ProcessIdent) {
     let Ok(fd) = pidfd_open(pid(ident), PidfdFlags::empty()) else {

@@ -7,7 +7,7 @@ use baetyl_runtime_native::spec::InstancePort;
 use baetyl_runtime_native::status::RunEnd;
 use baetyl_runtime_native::{InstanceSpec, Phase, Reason};
 
-use crate::node::{Node, free_port, one, script, service};
+use crate::node::{Node, one, script, service};
 
 fn exec(command: &str) -> Probe {
     let command = vec!["sh".to_owned(), "-c".to_owned(), command.to_owned()];
@@ -133,7 +133,7 @@ async fn a_failed_startup_probe_restarts_it() {
 #[tokio::test]
 async fn http_and_tcp_are_asked_at_the_real_port() {
     let node = Node::new().await;
-    let port = free_port();
+    let port = baetyl_testkit::free_port();
     let server = format!(
         "mkdir -p www; echo fine > www/health; cd www; exec python3 -u -m http.server {port} --bind 127.0.0.1"
     );
