@@ -1,16 +1,18 @@
 //! Strategies: any value of the domain.
 
 use baetyl_model::Digest;
-use baetyl_model::desire::{AppRef, Desire, DesiredApp, Header, ObjectRef, ResourceRef, Unpack};
+use baetyl_model::desire::{
+    AppRef, Desire, DesiredApp, DesiredCore, Header, ObjectRef, ResourceRef, Unpack,
+};
 use baetyl_model::jiff::Timestamp;
 use baetyl_model::name::{
     AppName, ConfigKey, Epoch, Generation, Kind, Namespace, NodeName, NodeUid, ResourceName,
     Version,
 };
 use baetyl_model::report::{
-    AppStatus, Condition, ContainerStatus, DiskStats, FailedVersion, InstancePort, InstanceStats,
-    InstanceStatus, MachineStats, NetworkStats, NodeInfo, NodeStats, NodeStatus, Phase,
-    ProgramInfo, RunMode, RunStatus, Truth,
+    AppStatus, Condition, ContainerStats, ContainerStatus, DiskStats, FailedVersion, InstancePort,
+    InstanceStats, InstanceStatus, MachineStats, NetworkStats, NodeInfo, NodeStats, NodeStatus,
+    Phase, ProgramInfo, ResourceStats, RunMode, RunStatus, Truth,
 };
 use proptest::prelude::*;
 
@@ -100,8 +102,13 @@ pub(super) fn any_desire() -> impl Strategy<Value = Desire> {
         any::<bool>(),
     );
     let apps = prop::collection::btree_map(any_name(), app, 0..4);
-    (any::<u64>(), any::<u64>(), apps, any_properties()).prop_map(
-        |(epoch, generation, apps, node_properties)| {
+    let core = prop::option::of(any_name().prop_map(|class| DesiredCore {
+        version: "0.2.0".into(),
+        class,
+        registry: "registry:5000/baetyl".into(),
+    }));
+    (any::<u64>(), any::<u64>(), apps, any_properties(), core).prop_map(
+        |(epoch, generation, apps, node_properties, core)| {
             let app = |(name, (version, digest, resources, objects, system))| DesiredApp {
                 app: AppRef {
                     name: AppName::new(name as String).unwrap(),
@@ -122,6 +129,7 @@ pub(super) fn any_desire() -> impl Strategy<Value = Desire> {
                 digest: Digest::from_sha256([0; 32]),
                 apps: apps.into_iter().map(app).collect(),
                 node_properties,
+                core,
             })
         },
     )
@@ -304,14 +312,14 @@ pub(super) fn any_status() -> impl Strategy<Value = NodeStatus> {
         )
 }
 
-pub(super) fn any_stats() -> impl Strategy<Value = NodeStats> {
+fn any_machine() -> impl Strategy<Value = MachineStats> {
     let disk =
         (any_name(), any::<u64>(), any::<u64>()).prop_map(|(mount_point, used, total)| DiskStats {
             mount_point,
             used,
             total,
         });
-    let machine = (
+    (
         0.0..64.0f64,
         any::<u64>(),
         prop::collection::vec(disk, 0..3),
@@ -335,7 +343,17 @@ pub(super) fn any_stats() -> impl Strategy<Value = NodeStats> {
             pid_pressure: flag,
             ready: !flag,
             uptime_seconds: 7,
-        });
+            network_unavailable: flag,
+            resources: vec![ResourceStats {
+                name: "nvidia.com/gpu".into(),
+                used: 1,
+                total: memory_used,
+            }],
+            usage_unknown: !flag,
+        })
+}
+
+pub(super) fn any_stats() -> impl Strategy<Value = NodeStats> {
     let instance =
         (any_name(), 0.0..64.0f64, any::<u64>()).prop_map(|(instance, cpu_used, memory_used)| {
             InstanceStats {
@@ -343,11 +361,16 @@ pub(super) fn any_stats() -> impl Strategy<Value = NodeStats> {
                 instance,
                 cpu_used,
                 memory_used,
+                containers: vec![ContainerStats {
+                    name: "web".into(),
+                    cpu_used,
+                    memory_used,
+                }],
             }
         });
     (
         any_time(),
-        prop::collection::vec(machine, 0..2),
+        prop::collection::vec(any_machine(), 0..2),
         prop::collection::vec(instance, 0..3),
     )
         .prop_map(|(time, nodes, instances)| NodeStats {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use baetyl_model::desire::{Desire, DesiredApp, Header};
+use baetyl_model::desire::{Desire, DesiredApp, DesiredCore, Header};
 use baetyl_model::name::{Epoch, Generation, Namespace, NodeName, NodeUid};
 
 use super::{ConvertError, all, invalid, missing};
@@ -80,6 +80,36 @@ impl TryFrom<wire::DesiredApp> for DesiredApp {
     }
 }
 
+impl From<DesiredCore> for wire::DesiredCore {
+    fn from(core: DesiredCore) -> Self {
+        let DesiredCore {
+            version,
+            class,
+            registry,
+        } = core;
+        Self {
+            version,
+            class,
+            registry,
+        }
+    }
+}
+
+impl From<wire::DesiredCore> for DesiredCore {
+    fn from(core: wire::DesiredCore) -> Self {
+        let wire::DesiredCore {
+            version,
+            class,
+            registry,
+        } = core;
+        Self {
+            version,
+            class,
+            registry,
+        }
+    }
+}
+
 impl From<Desire> for wire::Desire {
     fn from(desire: Desire) -> Self {
         Self {
@@ -91,6 +121,7 @@ impl From<Desire> for wire::Desire {
             digest: desire.digest.to_string(),
             apps: desire.apps.into_iter().map(Into::into).collect(),
             node_properties: properties_to_wire(desire.node_properties),
+            core: desire.core.map(Into::into),
         }
     }
 }
@@ -121,6 +152,7 @@ impl TryFrom<wire::Desire> for Desire {
             digest: desire.digest.parse().map_err(invalid("digest"))?,
             apps,
             node_properties: properties_from_wire("node_properties", desire.node_properties)?,
+            core: desire.core.map(Into::into),
         })
     }
 }

@@ -1,6 +1,8 @@
 //! The volatile half of a report.
 
-use baetyl_model::report::{DiskStats, InstanceStats, MachineStats, NetworkStats, NodeStats};
+use baetyl_model::report::{
+    ContainerStats, DiskStats, InstanceStats, MachineStats, NetworkStats, NodeStats, ResourceStats,
+};
 
 use super::{ConvertError, time};
 use crate::shadow as wire;
@@ -63,6 +65,9 @@ impl From<MachineStats> for wire::MachineStats {
             pid_pressure: stats.pid_pressure,
             ready: stats.ready,
             uptime_seconds: stats.uptime_seconds,
+            network_unavailable: stats.network_unavailable,
+            resources: stats.resources.into_iter().map(Into::into).collect(),
+            usage_unknown: stats.usage_unknown,
         }
     }
 }
@@ -91,6 +96,53 @@ impl From<wire::MachineStats> for MachineStats {
             pid_pressure: stats.pid_pressure,
             ready: stats.ready,
             uptime_seconds: stats.uptime_seconds,
+            network_unavailable: stats.network_unavailable,
+            resources: stats.resources.into_iter().map(Into::into).collect(),
+            usage_unknown: stats.usage_unknown,
+        }
+    }
+}
+
+impl From<ResourceStats> for wire::ResourceStats {
+    fn from(stats: ResourceStats) -> Self {
+        let ResourceStats { name, used, total } = stats;
+        Self { name, used, total }
+    }
+}
+
+impl From<wire::ResourceStats> for ResourceStats {
+    fn from(stats: wire::ResourceStats) -> Self {
+        let wire::ResourceStats { name, used, total } = stats;
+        Self { name, used, total }
+    }
+}
+
+impl From<ContainerStats> for wire::ContainerStats {
+    fn from(stats: ContainerStats) -> Self {
+        let ContainerStats {
+            name,
+            cpu_used,
+            memory_used,
+        } = stats;
+        Self {
+            name,
+            cpu_used,
+            memory_used,
+        }
+    }
+}
+
+impl From<wire::ContainerStats> for ContainerStats {
+    fn from(stats: wire::ContainerStats) -> Self {
+        let wire::ContainerStats {
+            name,
+            cpu_used,
+            memory_used,
+        } = stats;
+        Self {
+            name,
+            cpu_used,
+            memory_used,
         }
     }
 }
@@ -102,12 +154,14 @@ impl From<InstanceStats> for wire::InstanceStats {
             instance,
             cpu_used,
             memory_used,
+            containers,
         } = stats;
         Self {
             app,
             instance,
             cpu_used,
             memory_used,
+            containers: containers.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -119,12 +173,14 @@ impl From<wire::InstanceStats> for InstanceStats {
             instance,
             cpu_used,
             memory_used,
+            containers,
         } = stats;
         Self {
             app,
             instance,
             cpu_used,
             memory_used,
+            containers: containers.into_iter().map(Into::into).collect(),
         }
     }
 }

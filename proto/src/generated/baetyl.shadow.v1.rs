@@ -24,6 +24,23 @@ pub struct Desire {
     /// Properties the operator wishes, sorted by key.
     #[prost(message, repeated, tag = "8")]
     pub node_properties: ::prost::alloc::vec::Vec<Property>,
+    /// What the core services shall be; absent = nobody wishes anything, they stay as they are.
+    #[prost(message, optional, tag = "9")]
+    pub core: ::core::option::Option<DesiredCore>,
+}
+/// What the core services of a node in kube mode shall be. Only what an operator wrote: where the cloud is and which
+/// machine the core runs on is known where it was installed.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DesiredCore {
+    /// Version of the images, e.g. "0.2.0"; empty = as it is.
+    #[prost(string, tag = "1")]
+    pub version: ::prost::alloc::string::String,
+    /// Node class, whose manifests are applied; empty = as installed.
+    #[prost(string, tag = "2")]
+    pub class: ::prost::alloc::string::String,
+    /// Registry, with path, of the images; empty = as installed.
+    #[prost(string, tag = "3")]
+    pub registry: ::prost::alloc::string::String,
 }
 /// An application this node shall run, with everything it references.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -277,6 +294,29 @@ pub struct MachineStats {
     /// Seconds since boot.
     #[prost(uint64, tag = "12")]
     pub uptime_seconds: u64,
+    /// Kubernetes' word: the network of the machine is not set up.
+    #[prost(bool, tag = "13")]
+    pub network_unavailable: bool,
+    /// What device plugins offer (GPUs), sorted by name.
+    #[prost(message, repeated, tag = "14")]
+    pub resources: ::prost::alloc::vec::Vec<ResourceStats>,
+    /// True when nobody can tell what is in use (no metrics, the kubelet does not answer): cpu_used and memory_used are no
+    /// figures then.
+    #[prost(bool, tag = "15")]
+    pub usage_unknown: bool,
+}
+/// A countable resource of a machine besides CPU and memory.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResourceStats {
+    /// As Kubernetes names it, e.g. "nvidia.com/gpu".
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Requested by Pods on the machine.
+    #[prost(uint64, tag = "2")]
+    pub used: u64,
+    /// What the machine has to give.
+    #[prost(uint64, tag = "3")]
+    pub total: u64,
 }
 /// Figures of one file system.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -314,6 +354,21 @@ pub struct InstanceStats {
     pub cpu_used: f64,
     /// Bytes (PSS where the system tells it, else RSS).
     #[prost(uint64, tag = "4")]
+    pub memory_used: u64,
+    /// Each container of a Pod by itself, sorted by name; empty in native mode and when nobody can tell.
+    #[prost(message, repeated, tag = "5")]
+    pub containers: ::prost::alloc::vec::Vec<ContainerStats>,
+}
+/// Figures of one container of a Pod (kube mode).
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ContainerStats {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Cores in use.
+    #[prost(double, tag = "2")]
+    pub cpu_used: f64,
+    /// Bytes.
+    #[prost(uint64, tag = "3")]
     pub memory_used: u64,
 }
 /// Something that happened once; kept in a durable, bounded outbox until the cloud acknowledged it.

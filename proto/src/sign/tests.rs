@@ -26,6 +26,7 @@ fn desire() -> Desire {
         digest: Digest::from_sha256([0; 32]),
         apps: Vec::new(),
         node_properties: [("k".to_owned(), "v".to_owned())].into(),
+        core: None,
     })
 }
 

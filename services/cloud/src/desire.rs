@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use baetyl_model::desire::UnpackError;
 use baetyl_model::{
-    AppName, AppRef, Desire, DesiredApp, Digest, Epoch, Generation, NameError, ObjectRef,
-    ResourceName, ResourceRef, Revision,
+    AppName, AppRef, Desire, DesiredApp, DesiredCore, Digest, Epoch, Generation, NameError,
+    ObjectRef, ResourceName, ResourceRef, Revision,
 };
 use baetyl_proto::shadow::SignedDesire;
 use baetyl_proto::{digest, sign};
@@ -96,8 +96,21 @@ pub fn derive_desire(
             .iter()
             .map(|(key, wish)| (key.clone(), wish.value.clone()))
             .collect(),
+        core: desired_core(node),
     };
     Ok(digest::complete_desire(desire))
+}
+
+/// What an operator wishes of the core of a node in mode kube. Only rows speak here: an address of this cloud in it would
+/// make another desire of the same generation when the configuration changes.
+pub(crate) fn desired_core(node: &NodeRow) -> Option<DesiredCore> {
+    let core = DesiredCore {
+        version: node.spec.core_version.clone(),
+        class: node.spec.core.class.clone(),
+        registry: node.spec.core.registry.clone(),
+    };
+    let is_kube = node.spec.node_mode == "kube";
+    (is_kube && core != DesiredCore::default()).then_some(core)
 }
 
 fn desired_app(row: &AppRow) -> Result<DesiredApp, DeriveError> {

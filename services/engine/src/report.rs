@@ -122,6 +122,7 @@ pub(crate) async fn report_stats<P: Ports>(ctx: Arc<Context<P>>) {
             instance: id.to_string(),
             cpu_used: used.cpu,
             memory_used: used.memory,
+            ..InstanceStats::default()
         });
         let stats = NodeStats {
             time: Some(ctx.clock.now()),

@@ -115,6 +115,7 @@ impl Machine {
                 .next()
                 .and_then(|s| s.parse().ok())
                 .unwrap_or(0),
+            ..MachineStats::default()
         }
     }
 

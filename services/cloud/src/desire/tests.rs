@@ -246,3 +246,26 @@ async fn there_is_no_feed_for_a_namespace_that_does_not_exist() {
     let feed = DesireFeed::new(fixture.store.clone(), kit.tasks().clone());
     assert!(feed.subscribe(&"nowhere".parse().unwrap()).await.is_err());
 }
+
+#[test]
+fn what_is_wished_of_a_core_goes_down_to_nodes_in_mode_kube_and_makes_another_desire() {
+    let snapshot = snapshot(Vec::new());
+    let mut node = node(&[]);
+    node.spec.node_mode = "kube".to_owned();
+    let nothing = derive(&node, &snapshot);
+    assert_eq!(nothing.core, None);
+    node.spec.core_version = "0.2.0".to_owned();
+    node.spec.core.class = "k3s".to_owned();
+    let wished = derive(&node, &snapshot);
+    assert_eq!(
+        wished.core,
+        Some(DesiredCore {
+            version: "0.2.0".to_owned(),
+            class: "k3s".to_owned(),
+            registry: String::new(),
+        })
+    );
+    assert_ne!(wished.digest, nothing.digest);
+    node.spec.node_mode = "native".to_owned();
+    assert_eq!(derive(&node, &snapshot).digest, nothing.digest);
+}

@@ -69,9 +69,15 @@ pub struct NodeSpec {
     pub attributes: serde_json::Map<String, serde_json::Value>,
     /// Settings of its core.
     pub core: CoreSettings,
+    /// The version its core shall have, for a node in mode kube; empty: nobody said, it stays as it was installed.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub core_version: String,
+    /// The version before that one.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub previous_core_version: String,
 }
 
-/// Baetyl v2's settings of a node's core. Kept and shown; the defaults are v2's.
+/// Baetyl v2's settings of a node's core, kept and shown; the defaults are v2's. Class and registry are ours.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct CoreSettings {
@@ -90,6 +96,12 @@ pub struct CoreSettings {
     /// Of downloads; 0 = none.
     #[serde(skip_serializing_if = "is_zero")]
     pub speed_limit: u32,
+    /// Node class of a node in mode kube, whose manifests it gets; empty: as installed.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub class: String,
+    /// Registry, with path, of the images of a node in mode kube; empty: as installed.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub registry: String,
 }
 
 impl Default for CoreSettings {
@@ -101,6 +113,8 @@ impl Default for CoreSettings {
             log_level: "debug".to_owned(),
             byte_unit: "KB".to_owned(),
             speed_limit: 0,
+            class: String::new(),
+            registry: String::new(),
         }
     }
 }

@@ -430,6 +430,7 @@ async fn a_desire_of_another_life_of_this_machine_counts_as_new() {
         digest: crate::testing::digest(b""),
         apps: vec![app("shop", "1").desired],
         node_properties: Default::default(),
+        core: None,
     };
     let other = baetyl_proto::digest::complete_desire(other);
     bench.shadow.say(prost::Message::encode_to_vec(

@@ -52,6 +52,7 @@ impl FakeShadow {
                 .map(|release| release.desired.clone())
                 .collect(),
             node_properties: Default::default(),
+            core: None,
         };
         desire.sort();
         let desire = baetyl_proto::digest::complete_desire(desire);

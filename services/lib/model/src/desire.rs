@@ -258,6 +258,21 @@ pub struct Desire {
     /// Properties the operator wishes.
     #[serde(default)]
     pub node_properties: BTreeMap<String, String>,
+    /// What the core services shall be; absent: nobody wishes anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub core: Option<DesiredCore>,
+}
+
+/// What the core services of a node in kube mode shall be. An empty text is no wish: it stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct DesiredCore {
+    /// Version of the images, e.g. "0.2.0".
+    pub version: String,
+    /// Node class, whose manifests are applied.
+    pub class: String,
+    /// Registry, with path, of the images.
+    pub registry: String,
 }
 
 impl Desire {

@@ -29,7 +29,8 @@ pub mod workload;
 pub use jiff;
 
 pub use desire::{
-    Accept, AppRef, Desire, DesiredApp, Header, ObjectRef, Refusal, ResourceRef, accept_desire,
+    Accept, AppRef, Desire, DesiredApp, DesiredCore, Header, ObjectRef, Refusal, ResourceRef,
+    accept_desire,
 };
 pub use digest::Digest;
 pub use name::{

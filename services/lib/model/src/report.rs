@@ -12,7 +12,9 @@ use crate::name::{AppName, Generation, Version};
 mod stats;
 pub mod v2;
 
-pub use stats::{DiskStats, InstanceStats, MachineStats, NetworkStats, NodeStats};
+pub use stats::{
+    ContainerStats, DiskStats, InstanceStats, MachineStats, NetworkStats, NodeStats, ResourceStats,
+};
 
 /// The durable half of a report.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

@@ -1,4 +1,4 @@
-//! What an operator writes: applications, configurations, secrets, registries, certificates.
+//! What an operator writes: nodes, applications, configurations, secrets, registries, certificates.
 //!
 //! Field names are Baetyl v2's. These types hold text as it was given (names are `String`, enumerations are words), so
 //! that [`validate`] can name all mistakes of a body at once instead of the first one; what passed is safe to parse into
@@ -7,6 +7,7 @@
 
 pub mod application;
 pub mod configuration;
+pub mod node;
 pub mod probe;
 pub mod quantity;
 pub mod secret;
@@ -21,6 +22,7 @@ mod tests;
 
 pub use application::{Application, AutoScale, JobConfig, Metric, MetricResource};
 pub use configuration::{ConfigItem, Configuration, ConfigurationView, ObjectItem};
+pub use node::NodeInput;
 pub use probe::{ExecAction, GrpcAction, HttpGetAction, HttpHeader, Port, Probe, TcpSocketAction};
 pub use quantity::Quantity;
 pub use secret::{Certificate, Registry, Secret, SecretBytes, SecretKind, SecretView};
@@ -30,7 +32,7 @@ pub use service::{
 };
 pub use validate::{
     FieldError, Rules, validate_application, validate_certificate, validate_configuration,
-    validate_registry, validate_secret,
+    validate_node, validate_registry, validate_secret,
 };
 pub use volume::{EmptyDir, HostPath, NamedRef, Reference, RegistryRef, Volume, VolumeSource};
 

@@ -130,6 +130,7 @@ fn holding(body: &[u8]) -> Held {
             system: false,
         }],
         node_properties: std::collections::BTreeMap::new(),
+        core: None,
     });
     let key = Ed25519KeyPair::from_seed_unchecked(&[1; 32]).unwrap();
     Held::Desire(Arc::new(crate::node::HeldDesire {

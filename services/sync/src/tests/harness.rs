@@ -237,6 +237,7 @@ pub(super) fn desire(generation: u64, property: &str) -> Desire {
         digest: digest::of(b""),
         apps: Vec::new(),
         node_properties: [("p".to_owned(), property.to_owned())].into(),
+        core: None,
     })
 }
 

@@ -24,6 +24,7 @@ impl Wanted {
     pub(super) fn has_content(&self, node: &NodeRow, apps: &[Arc<AppRow>]) -> bool {
         let version = |app: &Arc<AppRow>| (app.version, app.digest);
         self.node.properties == node.properties
+            && desire::desired_core(&self.node) == desire::desired_core(node)
             && self.apps.len() == apps.len()
             && self
                 .apps

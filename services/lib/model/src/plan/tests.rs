@@ -58,6 +58,7 @@ pub(super) fn desire(apps: Vec<DesiredApp>) -> Desire {
         digest: digest("desire"),
         apps,
         node_properties: BTreeMap::new(),
+        core: None,
     };
     desire.sort();
     desire

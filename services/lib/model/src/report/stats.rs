@@ -44,6 +44,24 @@ pub struct MachineStats {
     pub ready: bool,
     /// Seconds since boot.
     pub uptime_seconds: u64,
+    /// Kubernetes' word: the network of the machine is not set up.
+    pub network_unavailable: bool,
+    /// What device plugins offer, sorted by name.
+    pub resources: Vec<ResourceStats>,
+    /// Nobody can tell what is in use: `cpu_used` and `memory_used` are no figures.
+    pub usage_unknown: bool,
+}
+
+/// A countable resource of a machine besides CPU and memory.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ResourceStats {
+    /// As Kubernetes names it, e.g. "nvidia.com/gpu".
+    pub name: String,
+    /// Requested by Pods on the machine.
+    pub used: u64,
+    /// What the machine has to give.
+    pub total: u64,
 }
 
 /// Figures of one file system.
@@ -80,6 +98,20 @@ pub struct InstanceStats {
     pub app: String,
     /// Instance.
     pub instance: String,
+    /// Cores in use.
+    pub cpu_used: f64,
+    /// Bytes in use.
+    pub memory_used: u64,
+    /// Each container of a Pod by itself, sorted by name; empty in native mode and when nobody can tell.
+    pub containers: Vec<ContainerStats>,
+}
+
+/// Figures of one container of a Pod.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ContainerStats {
+    /// Name.
+    pub name: String,
     /// Cores in use.
     pub cpu_used: f64,
     /// Bytes in use.

@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::{
-    AppStatus, Condition, ContainerStatus, InstanceStats, InstanceStatus, MachineStats, NodeInfo,
-    NodeStats, NodeStatus,
+    AppStatus, Condition, ContainerStatus, DiskStats, InstanceStats, InstanceStatus, MachineStats,
+    NodeInfo, NodeStats, NodeStatus, ResourceStats,
 };
 
 #[cfg(test)]
@@ -164,9 +164,11 @@ fn render_instance(
     instance: &InstanceStatus,
     usage: Option<&InstanceStats>,
 ) -> Value {
-    let usage = usage.map(
-        |usage| json!({"cpu": cores(usage.cpu_used), "memory": usage.memory_used.to_string()}),
-    );
+    let containers = |list: &[ContainerStatus]| -> Vec<Value> {
+        list.iter()
+            .map(|container| render_container(container, usage))
+            .collect()
+    };
     let ports: Vec<_> = instance
         .ports
         .iter()
@@ -175,15 +177,15 @@ fn render_instance(
     let mut value = omit_empty(json!({
         "serviceName": instance.service,
         "appName": app.name,
-        "usage": usage,
+        "usage": usage.map(|usage| used(usage.cpu_used, usage.memory_used)),
         "status": instance.status.as_str(),
         "cause": instance.cause,
         "ip": instance.ip,
         "nodeName": instance.node_name,
         "pid": instance.pid,
         "createTime": instance.start_time,
-        "containers": instance.containers.iter().map(render_container).collect::<Vec<_>>(),
-        "initContainers": instance.init_containers.iter().map(render_container).collect::<Vec<_>>(),
+        "containers": containers(&instance.containers),
+        "initContainers": containers(&instance.init_containers),
         "restarts": instance.restarts,
         "ports": ports,
     }));
@@ -192,10 +194,19 @@ fn render_instance(
     value
 }
 
-fn render_container(container: &ContainerStatus) -> Value {
-    omit_empty(
-        json!({"name": container.name, "state": container.state, "reason": container.reason}),
-    )
+fn render_container(container: &ContainerStatus, usage: Option<&InstanceStats>) -> Value {
+    let figures = usage.into_iter().flat_map(|usage| &usage.containers);
+    let mut own = figures.filter(|figures| figures.name == container.name);
+    omit_empty(json!({
+        "name": container.name,
+        "usage": own.next().map(|figures| used(figures.cpu_used, figures.memory_used)),
+        "state": container.state,
+        "reason": container.reason,
+    }))
+}
+
+fn used(cpu: f64, memory: u64) -> Value {
+    json!({"cpu": cores(cpu), "memory": memory.to_string()})
 }
 
 fn render_info(info: &NodeInfo, client_ip: &str) -> Value {
@@ -241,11 +252,46 @@ fn part(used: f64, total: f64) -> String {
     }
 }
 
+/// What is counted in whole numbers: file systems, and what device plugins offer, as Kubernetes names it; all GPUs
+/// together besides, under v2's word.
+fn counted(machine: &MachineStats) -> Vec<ResourceStats> {
+    let disk = |name: String, disk: &DiskStats| ResourceStats {
+        name,
+        used: disk.used,
+        total: disk.total,
+    };
+    // "disk" is the root file system, or the first one there is.
+    let is_root = |disk: &&DiskStats| disk.mount_point == "/";
+    let main = machine.disks.iter().find(is_root);
+    let main = main.or(machine.disks.first());
+    let mut counted: Vec<_> = main
+        .map(|main| disk("disk".to_owned(), main))
+        .into_iter()
+        .collect();
+    let disks = machine.disks.iter();
+    counted.extend(disks.map(|one| disk(format!("disk_{}", one.mount_point), one)));
+    counted.extend(machine.resources.iter().cloned());
+    let gpus = machine
+        .resources
+        .iter()
+        .filter(|resource| resource.name.contains("gpu"));
+    let all = gpus.fold(ResourceStats::default(), |all, one| ResourceStats {
+        name: "gpu".to_owned(),
+        used: all.used.saturating_add(one.used),
+        total: all.total.saturating_add(one.total),
+    });
+    counted.extend(Some(all).filter(|all| !all.name.is_empty()));
+    counted
+}
+
 fn render_machine(machine: &MachineStats) -> Value {
     let mut usage = BTreeMap::from([
         ("cpu".to_owned(), cores(machine.cpu_used)),
         ("memory".to_owned(), machine.memory_used.to_string()),
     ]);
+    if machine.usage_unknown {
+        usage.clear();
+    }
     let mut capacity = BTreeMap::from([
         ("cpu".to_owned(), cores(machine.cpu_total)),
         ("memory".to_owned(), machine.memory_total.to_string()),
@@ -257,30 +303,20 @@ fn render_machine(machine: &MachineStats) -> Value {
             fraction(machine.memory_used, machine.memory_total),
         ),
     ]);
-    // "disk" is the root file system, or the first one there is.
-    let main = machine
-        .disks
-        .iter()
-        .find(|disk| disk.mount_point == "/")
-        .or(machine.disks.first());
-    let named = machine
-        .disks
-        .iter()
-        .map(|disk| (format!("disk_{}", disk.mount_point), disk));
-    for (key, disk) in main
-        .map(|disk| ("disk".to_owned(), disk))
-        .into_iter()
-        .chain(named)
-    {
-        usage.insert(key.clone(), disk.used.to_string());
-        capacity.insert(key.clone(), disk.total.to_string());
-        percent.insert(key, fraction(disk.used, disk.total));
+    if machine.usage_unknown {
+        percent.values_mut().for_each(|value| "0".clone_into(value));
+    }
+    for ResourceStats { name, used, total } in counted(machine) {
+        usage.insert(name.clone(), used.to_string());
+        capacity.insert(name.clone(), total.to_string());
+        percent.insert(name, fraction(used, total));
     }
     let network = machine.network;
     let mut value = omit_empty(json!({
         "diskPressure": machine.disk_pressure,
         "memoryPressure": machine.memory_pressure,
         "pidPressure": machine.pid_pressure,
+        "NetworkUnavailable": machine.network_unavailable,
         "ready": machine.ready,
         "uptimeSeconds": machine.uptime_seconds,
     }));

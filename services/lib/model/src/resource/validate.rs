@@ -13,11 +13,13 @@ use crate::labels::{Selector, validate_labels};
 use crate::name::{AppName, NameError, ServiceName, is_system_name};
 
 mod data;
+mod node;
 mod probe;
 mod service;
 mod volume;
 
 pub use data::{validate_certificate, validate_configuration, validate_registry, validate_secret};
+pub use node::validate_node;
 
 #[cfg(test)]
 mod tests;

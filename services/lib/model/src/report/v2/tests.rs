@@ -3,7 +3,10 @@ use serde_json::json;
 use super::*;
 use crate::desire::Header;
 use crate::name::{AppName, Epoch, Generation, NodeUid, Version};
-use crate::report::{DiskStats, FailedVersion, NetworkStats, Phase, ProgramInfo, RunStatus, Truth};
+use crate::report::{
+    ContainerStats, DiskStats, FailedVersion, NetworkStats, Phase, ProgramInfo, RunMode, RunStatus,
+    Truth,
+};
 
 fn machine() -> NodeInfo {
     NodeInfo {
@@ -101,6 +104,7 @@ fn stats() -> NodeStats {
             instance: "baetyl-edge.app1.77.svc1.1".into(),
             cpu_used: 0.0144,
             memory_used: 1_728_512,
+            ..InstanceStats::default()
         }],
     }
 }
@@ -151,4 +155,167 @@ fn fractions_are_texts_between_0_and_1() {
     assert_eq!(fraction(9, 8), "1");
     assert_eq!(fraction(1, 0), "0");
     assert_eq!(cores(1.719_44), "1.719");
+}
+
+/// Two machines of a cluster: a master with pressures, and a worker with GPUs about whose usage nobody knows.
+fn cluster() -> (NodeStatus, NodeStats) {
+    let machine = |hostname: &str, role: &str| NodeInfo {
+        hostname: hostname.into(),
+        role: role.into(),
+        container_runtime: "containerd://2.0.5".into(),
+        labels: [("zone".to_owned(), hostname.to_owned())].into(),
+        ..machine()
+    };
+    let pod = |name: &str, node: &str| InstanceStatus {
+        name: name.into(),
+        node_name: node.into(),
+        status: RunStatus::Running,
+        containers: vec![ContainerStatus {
+            name: "web".into(),
+            state: "Running".into(),
+            ..ContainerStatus::default()
+        }],
+        init_containers: vec![ContainerStatus {
+            name: "pre".into(),
+            state: "Terminated".into(),
+            reason: "Completed".into(),
+        }],
+        ..InstanceStatus::default()
+    };
+    let app = AppStatus {
+        deploy_type: "daemonset".into(),
+        instances: [pod("web-1", "h1"), pod("web-2", "h2"), pod("web-3", "h2")]
+            .map(|pod| (pod.name.clone(), pod))
+            .into(),
+        ..AppStatus::unknown(AppName::new("web").unwrap())
+    };
+    let status = NodeStatus {
+        apps: [(app.name.clone(), app)].into(),
+        nodes: [("h1", "master"), ("h2", "worker")]
+            .map(|(host, role)| (host.to_owned(), machine(host, role)))
+            .into(),
+        mode_info: "v1.34.4".into(),
+        run_mode: RunMode::Kube,
+        ..NodeStatus::default()
+    };
+    (status, cluster_stats())
+}
+
+fn cluster_stats() -> NodeStats {
+    let gpu = |name: &str, used, total| ResourceStats {
+        name: name.into(),
+        used,
+        total,
+    };
+    NodeStats {
+        time: None,
+        nodes: vec![
+            MachineStats {
+                hostname: "h1".into(),
+                cpu_used: 1.0,
+                cpu_total: 4.0,
+                memory_pressure: true,
+                pid_pressure: true,
+                disk_pressure: true,
+                network_unavailable: true,
+                ..MachineStats::default()
+            },
+            MachineStats {
+                hostname: "h2".into(),
+                cpu_total: 8.0,
+                memory_total: 1 << 30,
+                usage_unknown: true,
+                ready: true,
+                resources: vec![
+                    gpu("gpu.intel.com/i915", 1, 1),
+                    gpu("nvidia.com/gpu", 1, 3),
+                    gpu("smarter-devices/video", 0, 2),
+                ],
+                ..MachineStats::default()
+            },
+        ],
+        instances: vec![InstanceStats {
+            app: "web".into(),
+            instance: "web-2".into(),
+            cpu_used: 0.25,
+            memory_used: 3 << 20,
+            containers: vec![ContainerStats {
+                name: "web".into(),
+                cpu_used: 0.25,
+                memory_used: 3 << 20,
+            }],
+        }],
+    }
+}
+
+#[test]
+fn of_a_cluster_every_machine_has_facts_figures_and_a_number_of_instances() {
+    let (status, stats) = cluster();
+    let view = render_v2_report(Some(&status), Some(&stats), &facts(true));
+    let node = &view["node"];
+    assert_eq!(
+        (&node["h1"]["role"], &node["h2"]["role"]),
+        (&json!("master"), &json!("worker"))
+    );
+    assert_eq!(node["h2"]["labels"], json!({"zone": "h2"}));
+    assert_eq!(
+        node["h2"]["clientIP"], "192.0.2.1",
+        "every machine has the address of the link"
+    );
+    assert_eq!(view["nodeinsnum"], json!({"h1": 1, "h2": 2}));
+    assert_eq!(view["modeinfo"], "v1.34.4");
+    let pressed = &view["nodestats"]["h1"];
+    for word in [
+        "memoryPressure",
+        "pidPressure",
+        "diskPressure",
+        "NetworkUnavailable",
+    ] {
+        assert_eq!(pressed[word], true, "{word}");
+        assert_eq!(view["nodestats"]["h2"].get(word), None, "{word}");
+    }
+    assert_eq!(
+        (pressed.get("ready"), &view["nodestats"]["h2"]["ready"]),
+        (None, &json!(true))
+    );
+}
+
+#[test]
+fn devices_are_shown_as_kubernetes_names_them_and_gpus_under_the_word_of_v2() {
+    let (status, stats) = cluster();
+    let view = render_v2_report(Some(&status), Some(&stats), &facts(true));
+    let machine = &view["nodestats"]["h2"];
+    assert_eq!(
+        machine["usage"],
+        json!({"gpu": "2", "gpu.intel.com/i915": "1", "nvidia.com/gpu": "1", "smarter-devices/video": "0"}),
+        "what nobody knows is not shown as nothing"
+    );
+    assert_eq!(machine["capacity"]["gpu"], "4");
+    assert_eq!(machine["capacity"]["memory"], "1073741824");
+    let percent = &machine["percent"];
+    assert_eq!(
+        (&percent["gpu"], &percent["cpu"]),
+        (&json!("0.5"), &json!("0"))
+    );
+    assert_eq!(view["nodestats"]["h1"]["usage"].get("gpu"), None);
+}
+
+#[test]
+fn a_container_of_a_pod_has_its_own_state_and_figures() {
+    let (status, stats) = cluster();
+    let view = render_v2_report(Some(&status), Some(&stats), &facts(true));
+    let pods = &view["appstats"][0]["instances"];
+    let usage = json!({"cpu": "0.25", "memory": "3145728"});
+    assert_eq!(
+        pods["web-2"]["containers"],
+        json!([{"name": "web", "usage": usage, "state": "Running"}])
+    );
+    assert_eq!(
+        pods["web-2"]["initContainers"],
+        json!([{"name": "pre", "state": "Terminated", "reason": "Completed"}])
+    );
+    assert_eq!(
+        pods["web-1"]["containers"],
+        json!([{"name": "web", "state": "Running"}])
+    );
 }
