@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
-use serde_json::Value;
 
 use crate::client::Client;
 use crate::context::{self, Contexts};
+use crate::node::{self, NodeVerb};
 use crate::output::{self, Format};
 use crate::resources::Kind;
 use crate::{apply, invoke};
@@ -122,19 +122,6 @@ enum ContextVerb {
     Delete { name: String },
 }
 
-#[derive(Subcommand)]
-enum NodeVerb {
-    /// Prints the command that turns a machine into this node.
-    InstallCommand {
-        name: String,
-        /// How the node runs: native is what this release has.
-        #[arg(long, default_value = "native")]
-        mode: String,
-    },
-    /// Wishes a property (`key=value`), or takes the wish back (`key-`).
-    Property { name: String, change: String },
-}
-
 /// Parses the arguments and runs the verb.
 ///
 /// # Errors
@@ -153,6 +140,10 @@ pub(crate) async fn run() -> Result<()> {
         }
         Verb::Context { verb } => run_context(verb),
         Verb::Invoke(args) => invoke::run(args, cli.server.ca_file.as_deref()).await,
+        // The cluster is asked, and the cloud only when there is something to tell it.
+        Verb::Node {
+            verb: NodeVerb::Uninstall(args),
+        } if !args.delete_node => args.run(None).await,
         verb => run_remote(verb, &Client::new(&context::resolve(&cli.server)?)?).await,
     }
 }
@@ -229,44 +220,8 @@ async fn run_remote(verb: Verb, client: &Client) -> Result<()> {
         } if !files.is_empty() => apply::delete(client, &files).await,
         Verb::Delete { .. } => bail!("say what to delete: `delete KIND NAME`, or `delete -f FILE`"),
         Verb::Describe { kind, name, output } => describe(client, kind, &name, output).await,
-        Verb::Node { verb } => node(client, verb).await,
+        Verb::Node { verb } => node::run(client, verb).await,
         Verb::Context { .. } | Verb::Invoke(_) | Verb::Completion { .. } => Ok(()),
-    }
-}
-
-async fn node(client: &Client, verb: NodeVerb) -> Result<()> {
-    match verb {
-        NodeVerb::InstallCommand { name, mode } => {
-            let answer = client
-                .get(&format!("{}/init?mode={mode}", Kind::Node.path(&name)))
-                .await?;
-            let command = answer["cmd"]
-                .as_str()
-                .context("the cloud answered without a command")?;
-            println!("{command}");
-            Ok(())
-        }
-        NodeVerb::Property { name, change } => {
-            let path = format!("{}/properties", Kind::Node.path(&name));
-            let mut wishes = client.get(&path).await?["state"]["desire"]
-                .as_object()
-                .cloned()
-                .unwrap_or_default();
-            match (change.split_once('='), change.strip_suffix('-')) {
-                (Some((key, value)), _) => drop(wishes.insert(key.to_owned(), Value::from(value))),
-                (None, Some(key)) => drop(wishes.remove(key)),
-                (None, None) => bail!("{change:?} is neither key=value nor key-"),
-            }
-            client
-                .put(
-                    &path,
-                    &serde_json::json!({ "state": { "desire": wishes } }),
-                    None,
-                )
-                .await?;
-            println!("node/{name} property set");
-            Ok(())
-        }
     }
 }
 

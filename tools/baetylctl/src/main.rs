@@ -6,13 +6,17 @@
 )]
 
 mod apply;
+mod bundle;
 mod cli;
 mod client;
 mod context;
 mod document;
 mod invoke;
+mod kubectl;
+mod node;
 mod output;
 mod resources;
+mod uninstall;
 mod validate;
 
 use std::process::ExitCode;

@@ -3,14 +3,11 @@
 //! The rules are those of the model, which the cloud asks too; what only the cloud can judge (the PEM of a certificate,
 //! the content of uploaded objects) is left to it.
 
-use std::collections::BTreeMap;
-
-use baetyl_model::labels::validate_labels;
 use baetyl_model::resource::validate::{MAX_CONFIGURATION_BYTES, MAX_SECRET_BYTES};
 use baetyl_model::resource::{
     Application, Certificate, ConfigurationView, FieldError, Registry, Rules, SecretView,
-    validate_application, validate_certificate, validate_configuration, validate_registry,
-    validate_secret,
+    validate_application, validate_certificate, validate_configuration, validate_node,
+    validate_registry, validate_secret,
 };
 use baetyl_model::strict;
 use serde::de::DeserializeOwned;
@@ -48,7 +45,7 @@ pub(crate) fn mistakes(document: &Document, exists: bool) -> Vec<FieldError> {
             kept(validate_registry(registry, &rules), exists)
         }),
         Kind::Certificate => certificate(&document.body, &rules, exists),
-        Kind::Node => read(&body, node),
+        Kind::Node => read(&body, validate_node),
     }
 }
 
@@ -141,48 +138,6 @@ fn certificate(body: &Map<String, Value>, rules: &Rules, exists: bool) -> Vec<Fi
             .flatten()
             .map(|field| unknown(field.to_owned())),
     );
-    found
-}
-
-/// What an operator may write of a node; as in an answer of the cloud, which can be written back.
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-#[allow(dead_code, reason = "most fields are only looked at for their types")]
-struct Node {
-    name: String,
-    description: String,
-    labels: BTreeMap<String, String>,
-    annotations: BTreeMap<String, String>,
-    attr: Map<String, Value>,
-    accelerator: String,
-    cluster: bool,
-    node_mode: String,
-    sys_apps: Vec<String>,
-    link: String,
-    core_id: String,
-    namespace: String,
-    uid: String,
-    version: String,
-    create_time: String,
-    mode: String,
-    app_mode: String,
-    ready: u8,
-    report: Option<Value>,
-    desire: Option<Value>,
-}
-
-fn node(node: &Node) -> Vec<FieldError> {
-    let mut found: Vec<_> = validate_labels(&node.labels)
-        .iter()
-        .map(|error| mistake("labels", error.to_string()))
-        .collect();
-    if !matches!(node.node_mode.as_str(), "" | "kube" | "native") {
-        let message = format!("\"{}\" is not one of kube, native", node.node_mode);
-        found.push(mistake("nodeMode", message));
-    }
-    if node.cluster && node.node_mode == "native" {
-        found.push(mistake("cluster", "a native node is one machine"));
-    }
     found
 }
 
