@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use baetyl_kit::grpc::{Client, Connect, Endpoint};
 use baetyl_kit::tls::{self, CertTime, Pin, ServerTrust};
+use baetyl_model::report::RunMode;
 use baetyl_model::trust::{RELEASED, Validity, edge_accepts_cloud};
 use baetyl_proto::activation::activate_request::Proof;
 use baetyl_proto::activation::activation_service_client::ActivationServiceClient;
@@ -65,11 +66,12 @@ pub(crate) async fn ask(
     client: &mut ActivationServiceClient<Client>,
     token: &str,
     csr: &[u8],
+    mode: RunMode,
 ) -> Result<ActivateResponse, Status> {
     let mut request = tonic::Request::new(ActivateRequest {
         proof: Some(Proof::InstallToken(token.to_owned())),
         csr: csr.to_vec().into(),
-        mode: "native".to_owned(),
+        mode: mode.to_string(),
         ..ActivateRequest::default()
     });
     request.set_timeout(ANSWER);

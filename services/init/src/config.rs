@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use baetyl_kit::config::duration;
 use baetyl_kit::grpc::Endpoint;
+use baetyl_model::report::RunMode;
 use serde::{Deserialize, Serialize};
 
 /// All keys.
@@ -15,6 +16,8 @@ pub struct Config {
     /// Install token. Belongs into the environment (`BAETYL_INIT__TOKEN`), not into argv, which everybody can read.
     #[serde(serialize_with = "hidden")]
     pub token: Option<String>,
+    /// How this machine runs applications; the cloud refuses a node that is described otherwise.
+    pub mode: RunMode,
     /// Where sync listens; nothing = `<data-dir>/run/core/sync.sock`.
     pub sync: Option<Endpoint>,
     /// Services to wait for, by the name of their core socket.
@@ -39,6 +42,7 @@ impl Default for Config {
         Self {
             activate: Activate::default(),
             token: None,
+            mode: RunMode::Native,
             sync: None,
             wait_for: ["node", "sync", "engine", "function-proxy"]
                 .map(ToOwned::to_owned)
@@ -52,6 +56,7 @@ impl std::fmt::Debug for Config {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Config")
             .field("activate", &self.activate)
+            .field("mode", &self.mode)
             .field("wait_for", &self.wait_for)
             .finish_non_exhaustive()
     }

@@ -6,6 +6,7 @@
 mod activate;
 mod config;
 mod key;
+pub mod purge;
 mod ready;
 
 use std::time::Duration;
@@ -142,7 +143,7 @@ async fn obtain(config: &Config, kit: &Kit) -> Result<InstallIdentityRequest, Er
     let mut client = activate::connect(url, pin)?;
     tracing::info!(url, "asking the cloud for the identity of this node");
     let answer = until(config.deadline, "the cloud does not answer", async || {
-        activate::ask(&mut client, token, &csr).await
+        activate::ask(&mut client, token, &csr, config.mode).await
     })
     .await?;
     Ok(InstallIdentityRequest {

@@ -1,5 +1,6 @@
 //! `baetyl-init`: activates an edge node.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use baetyl_kit::cli::Service;
@@ -14,6 +15,11 @@ use clap::{Args, Parser};
 enum Cli {
     /// Activate if needed, wait until the core services are ready, exit
     Run(Run),
+    /// Removes what an edge node kept in a directory of a machine: the last step of an uninstallation
+    Purge {
+        /// The directory; it goes with everything in it.
+        dir: PathBuf,
+    },
 }
 
 #[derive(Args)]
@@ -29,7 +35,10 @@ struct Run {
 }
 
 fn main() -> ExitCode {
-    let Cli::Run(args) = Cli::parse();
+    let args = match Cli::parse() {
+        Cli::Run(args) => args,
+        Cli::Purge { dir } => return baetyl_init::purge::main(&dir),
+    };
     Service::new("baetyl-init").run(
         &args.shell.clone(),
         |mut config: baetyl_init::Config, kit| {

@@ -3,6 +3,7 @@
 use baetyl_kit::grpc::{CallerInfo, Server};
 use baetyl_kit::listen::Listen;
 use baetyl_kit::tls;
+use baetyl_model::report::RunMode;
 use baetyl_proto::activation::activation_service_server::{
     ActivationService, ActivationServiceServer,
 };
@@ -16,6 +17,7 @@ use super::*;
 #[derive(Default)]
 struct FakeCloud {
     keys: Mutex<Vec<Vec<u8>>>,
+    modes: Mutex<Vec<String>>,
 }
 
 #[tonic::async_trait]
@@ -24,7 +26,9 @@ impl ActivationService for FakeCloud {
         &self,
         request: Request<ActivateRequest>,
     ) -> Result<Response<ActivateResponse>, Status> {
-        let csr = request.into_inner().csr.to_vec();
+        let request = request.into_inner();
+        self.modes.lock().unwrap().push(request.mode);
+        let csr = request.csr.to_vec();
         let csr = CertificateSigningRequestParams::from_der(&csr.into()).unwrap();
         let key = csr.public_key.der_bytes().to_vec();
         let mut keys = self.keys.lock().unwrap();
@@ -64,6 +68,22 @@ async fn serve_cloud(kit: &Kit, ca: &TestCa, server: &TestIdentity) -> (Arc<Fake
 fn server(ca: &TestCa, not_before: &str, not_after: &str) -> TestIdentity {
     let leaf = Leaf::new("localhost").name("127.0.0.1");
     ca.issue(&leaf.valid(not_before, not_after))
+}
+
+#[tokio::test]
+async fn the_cloud_is_told_how_this_machine_runs_applications() {
+    for (mode, word) in [(RunMode::Native, "native"), (RunMode::Kube, "kube")] {
+        let dir = tempfile::tempdir().unwrap();
+        let kit = Kit::for_test(dir.path());
+        let _sync = serve(&kit, FakeSync::default()).await;
+        let ca = TestCa::new("cloud");
+        let server = server(&ca, "2000-01-01T00:00:00Z", "2090-01-01T00:00:00Z");
+        let (cloud, config) = serve_cloud(&kit, &ca, &server).await;
+        run(Config { mode, ..config }, kit.child("init"))
+            .await
+            .unwrap();
+        assert_eq!(*cloud.modes.lock().unwrap(), [word]);
+    }
 }
 
 #[tokio::test]
