@@ -5,8 +5,11 @@
 
 use std::sync::Arc;
 
+use axum::middleware::from_fn_with_state;
+use baetyl_kit::Kit;
 use baetyl_kit::grpc::{Authorize, CallerInfo, Server};
-use baetyl_kit::{Kit, listen::Listen, serve::ServeError};
+use baetyl_kit::listen::{BindError, Listen, Listener, UnixAccess};
+use baetyl_kit::serve::ServeError;
 use baetyl_model::NodeName;
 use baetyl_proto::activation::activation_service_server::ActivationServiceServer;
 use baetyl_proto::callers::{Role, may_call};
@@ -15,6 +18,8 @@ use tonic::Status;
 
 mod grpc;
 pub(crate) mod identities;
+mod kube;
+mod limit;
 mod rest;
 
 #[cfg(test)]
@@ -26,6 +31,8 @@ use crate::openapi::Shape;
 use crate::pki::{CsrError, IssuedCertificate, NodeCsr, NodeIdentity, Pki, PkiError};
 use crate::store::{Doing as _, Store, StoreError};
 use identities::IdentityRow;
+pub use kube::KubeDoor;
+use limit::Limit;
 
 /// Why a node gets no identity. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +65,18 @@ pub enum ActivateError {
         "node {0} was activated with another key; to install this machine anew, get a new install command"
     )]
     OtherKey(NodeName),
+    /// A program that runs applications another way than the node is described.
+    #[error(
+        "node {node} is described with nodeMode {described}, and this machine runs in mode {runs}; describe another node for it"
+    )]
+    Mode {
+        /// The node.
+        node: NodeName,
+        /// Its mode.
+        described: String,
+        /// That of the machine.
+        runs: String,
+    },
     /// Activation by batch and fingerprint.
     #[error("activation by batch is not part of this release; use an install token")]
     Batch,
@@ -127,13 +146,14 @@ impl Activator {
     }
 
     /// Exchanges an install token and a request for an identity. The request is read, and its signature checked, only
-    /// for those who have a token: anybody may call.
+    /// for those who have a token: anybody may call. `mode`: how the machine runs applications; empty: it does not say.
     ///
     /// # Errors
     /// When one of them is not accepted; then nothing was changed.
     pub async fn activate(
         &self,
         token: &str,
+        mode: &str,
         read: impl FnOnce() -> Result<NodeCsr, CsrError> + Send,
     ) -> Result<Activated, ActivateError> {
         if token.is_empty() {
@@ -147,6 +167,14 @@ impl Activator {
             .node_by_uid(&claims.namespace, &claims.uid)
             .await?
             .ok_or_else(gone)?;
+        let described = &row.spec.node_mode;
+        if !mode.is_empty() && !described.is_empty() && mode != described {
+            return Err(ActivateError::Mode {
+                node: row.name,
+                described: described.clone(),
+                runs: mode.chars().take(32).collect(),
+            });
+        }
         let node = NodeIdentity {
             namespace: row.namespace,
             name: row.name,
@@ -233,25 +261,37 @@ fn decide(
     }
 }
 
-/// Serves activation, gRPC and REST on one port with server TLS. Returns where.
+/// Takes the place where activation will be served. Returns the real one, too.
 ///
 /// # Errors
-/// When it cannot bind.
-pub async fn serve(
+/// When it is taken.
+pub async fn bind(listen: &Listen) -> Result<(Listener, Listen), ActivationServeError> {
+    let listener = Listener::bind(listen, UnixAccess::Private).await?;
+    let bound = listener.local_addr();
+    Ok((listener, bound.map_err(ActivationServeError::Address)?))
+}
+
+/// Serves activation, gRPC and REST, and what install commands fetch, on one port with server TLS. Returns where.
+///
+/// # Errors
+/// When its address cannot be recorded.
+pub fn serve(
     kit: &Kit,
-    listen: &Listen,
+    listener: Listener,
     activator: Activator,
+    install: KubeDoor,
 ) -> Result<Listen, ActivationServeError> {
     let tls = activator.pki.activation_tls();
+    let http = rest::router(activator.clone()).merge(kube::router(install));
+    let limit = Limit::new(activator.pki.clock().clone());
+    let http = http.layer(from_fn_with_state(Arc::new(limit), limit::admit));
     let server = Server::new(kit, "activation")
         .tls(tls)
         .authorize(authorize())
         .reflection(baetyl_proto::DESCRIPTORS)
-        .add_service(ActivationServiceServer::new(grpc::Service(
-            activator.clone(),
-        )))
-        .http(rest::router(activator));
-    Ok(server.serve(listen).await?)
+        .add_service(ActivationServiceServer::new(grpc::Service(activator)))
+        .http(http);
+    Ok(server.serve_on(listener)?)
 }
 
 /// Anyone may try; the token decides.
@@ -271,6 +311,12 @@ fn authorize() -> Authorize {
 #[derive(Debug, thiserror::Error)]
 pub enum ActivationServeError {
     /// It could not bind.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// Nobody says where it listens.
+    #[error("the address of activation cannot be read")]
+    Address(#[source] std::io::Error),
+    /// It could not serve.
     #[error(transparent)]
     Serve(#[from] ServeError),
     /// TLS could not be set up.

@@ -11,6 +11,7 @@ use baetyl_model::Namespace;
 use serde::{Deserialize, Serialize};
 
 use crate::install::InstallConfig;
+use crate::install::kube::CoreConfig;
 use crate::objects::ObjectsConfig;
 use crate::pki::PkiConfig;
 use crate::report::ReportConfig;
@@ -40,6 +41,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// Functions.
     pub functions: FunctionsConfig,
+    /// The core of nodes in mode kube.
+    pub core: CoreConfig,
     /// Uploaded files.
     pub objects: ObjectsConfig,
     /// Certificates.
@@ -66,6 +69,7 @@ impl Default for Config {
             namespace: Namespace::default(),
             auth: AuthConfig::default(),
             functions: FunctionsConfig::default(),
+            core: CoreConfig::default(),
             objects: ObjectsConfig::default(),
             pki: PkiConfig::default(),
             install: InstallConfig::default(),

@@ -6,7 +6,7 @@
 //! installation gives nothing, and re-installing a machine takes a new command.
 //!
 //! The command hands the token over in the environment (`BAETYL_INIT__TOKEN`): arguments of a process can be read by
-//! every user of a machine, its environment only by its own user.
+//! every user of a machine, its environment only by its own user. [`kube`] has the command for clusters.
 
 use std::path::Path;
 
@@ -23,11 +23,16 @@ use crate::config::checked::within;
 use crate::pki::{NodeIdentity, Pki};
 use crate::store::{NodeRow, Store, StoreError};
 
+pub mod kube;
+
 #[cfg(test)]
 mod tests;
 
 /// First part of every token: what it is, and its format.
 const PREFIX: &str = "bi1";
+
+/// Longest life of a token, in seconds: 30 days.
+const MAX_LIFE: u32 = 2_592_000;
 
 /// Longest text that is looked at; a token has about 300 characters.
 const MAX_LEN: usize = 2048;
@@ -37,7 +42,7 @@ const MAX_LEN: usize = 2048;
 #[serde(default, deny_unknown_fields)]
 pub struct InstallConfig {
     /// Life of a token in seconds.
-    #[serde(deserialize_with = "within::<_, 1, 2_592_000>")]
+    #[serde(deserialize_with = "within::<_, 1, MAX_LIFE>")]
     pub token_seconds: u32,
     /// How often a token may be used, always with the same key: once, and again when an answer was lost.
     #[serde(deserialize_with = "within::<_, 1, 1_000>")]
@@ -96,12 +101,12 @@ pub enum TokenError {
 /// Why no install command can be given.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
-    /// Another mode than native.
-    #[error("no install command for mode {0:?} in this release; use native")]
-    Mode(String),
     /// The data directory cannot be written into a command.
     #[error("the data directory {0:?} is not an absolute path of printable characters")]
     DataDir(String),
+    /// A token that would live for too long.
+    #[error("a token lives for 1 to {MAX_LIFE} seconds")]
+    Life,
     /// No randomness.
     #[error("cannot make an install token")]
     Randomness(#[source] crypto::CryptoError),
@@ -110,20 +115,18 @@ pub enum InstallError {
     Store(#[from] StoreError),
 }
 
-/// A command to run on the new machine.
+/// A token that was made.
 #[derive(Clone, PartialEq, Eq)]
-pub struct InstallCommand {
-    /// For a POSIX shell. Contains the token: secret until it expires.
-    pub command: String,
-    /// The token in it.
+pub struct InstallToken {
+    /// The token: secret until it expires.
     pub token: String,
-    /// End of the token's life.
+    /// End of its life.
     pub expires: Timestamp,
 }
 
-impl std::fmt::Debug for InstallCommand {
+impl std::fmt::Debug for InstallToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("InstallCommand")
+        f.debug_struct("InstallToken")
             .field("expires", &self.expires)
             .finish_non_exhaustive()
     }
@@ -147,7 +150,7 @@ impl InstallTokens {
         self.pki.clock()
     }
 
-    /// A new token for a node that had this many enrolments.
+    /// A new token for a node that had this many enrolments, good for `life` seconds.
     ///
     /// # Errors
     /// Without randomness.
@@ -155,9 +158,9 @@ impl InstallTokens {
         &self,
         node: &NodeIdentity,
         enrolments: u64,
-    ) -> Result<(String, Timestamp), crypto::CryptoError> {
-        let expires =
-            self.clock().now() + SignedDuration::from_secs(self.config.token_seconds.into());
+        life: u32,
+    ) -> Result<InstallToken, crypto::CryptoError> {
+        let expires = self.clock().now() + SignedDuration::from_secs(life.into());
         let claims = InstallClaims {
             namespace: node.namespace.clone(),
             node: node.name.clone(),
@@ -167,7 +170,8 @@ impl InstallTokens {
             enrolments,
             max_uses: self.config.token_uses,
         };
-        Ok((encode(self.pki.install_key(), &claims), expires))
+        let token = encode(self.pki.install_key(), &claims);
+        Ok(InstallToken { token, expires })
     }
 
     /// Checks that a token was made here and is not too old. How often it was used is checked when it is used.
@@ -186,44 +190,49 @@ impl InstallTokens {
         Ok(claims)
     }
 
-    /// The command that makes a machine this node. `mode`: empty or "native"; `activate_url`: where activation listens,
-    /// as nodes reach it; `data_dir`: where the edge keeps its files, none for its default.
+    /// A new token for a node. `life`: in seconds, none for that of the configuration.
     ///
     /// # Errors
-    /// For a mode without an installer, a path that is none, or when the database fails.
-    pub async fn install_command(
+    /// For a life that is too long, or when the database fails.
+    pub async fn token(
         &self,
         node: &NodeRow,
-        mode: &str,
-        activate_url: &str,
-        data_dir: Option<&str>,
-    ) -> Result<InstallCommand, InstallError> {
-        if !matches!(mode, "" | "native") {
-            return Err(InstallError::Mode(mode.to_owned()));
+        life: Option<u32>,
+    ) -> Result<InstallToken, InstallError> {
+        let life = life.unwrap_or(self.config.token_seconds);
+        if !(1..=MAX_LIFE).contains(&life) {
+            return Err(InstallError::Life);
         }
-        let data_dir = data_dir.map(checked_path).transpose()?;
         let identity = NodeIdentity {
             namespace: node.namespace.clone(),
             name: node.name.clone(),
             uid: node.uid.clone(),
         };
         let enrolments = identities::enrolments(&self.store, &identity).await?;
-        let (token, expires) = self
-            .issue(&identity, enrolments)
-            .map_err(InstallError::Randomness)?;
+        let made = self.issue(&identity, enrolments, life);
+        made.map_err(InstallError::Randomness)
+    }
+
+    /// The command that makes a machine without Kubernetes the node of a token. `activate_url`: where activation listens,
+    /// as nodes reach it; `data_dir`: where the edge keeps its files, none for its default.
+    ///
+    /// # Errors
+    /// For a path that is none.
+    pub fn native_command(
+        &self,
+        token: &str,
+        activate_url: &str,
+        data_dir: Option<&str>,
+    ) -> Result<String, InstallError> {
         let pin = self.pki.server_authority_pin();
         let mut command = format!(
             "BAETYL_INIT__TOKEN={token} baetyl-init run --activate-url {activate_url} --activate-ca-pin {pin}"
         );
         if let Some(data_dir) = data_dir {
             command.push_str(" --data-dir ");
-            command.push_str(&quoted(data_dir));
+            command.push_str(&quoted(checked_path(data_dir)?));
         }
-        Ok(InstallCommand {
-            command,
-            token,
-            expires,
-        })
+        Ok(command)
     }
 }
 

@@ -70,6 +70,7 @@ pub(crate) fn build() -> Value {
         }
     }
     paths.insert("/v1/active", activation(&mut schemas));
+    paths.extend(installation());
     schemas.insert("Error".to_owned(), error_schema());
     schemas.insert("Problem".to_owned(), problem_schema());
     json!({
@@ -85,7 +86,10 @@ pub(crate) fn build() -> Value {
         "security": [{"token": []}],
         "paths": paths,
         "components": {
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer"},
+                "install": {"type": "http", "scheme": "bearer", "description": "An install token"},
+            },
             "schemas": schemas,
         },
     })
@@ -100,10 +104,7 @@ fn activation(schemas: &mut BTreeMap<String, Value>) -> Map<String, Value> {
         "description": "For machines, with the token of an install command. The authority is pinned by that command.",
         "tags": ["active"],
         "security": [],
-        "servers": [{
-            "url": "https://{host}:{port}",
-            "variables": {"host": {"default": "127.0.0.1"}, "port": {"default": "9003"}},
-        }],
+        "servers": activation_servers(),
         "requestBody": {"required": true, "content": {"application/json": {"schema": takes(schemas)}}},
         "responses": {
             "200": {"description": "Done", "content": {"application/json": {"schema": gives(schemas)}}},
@@ -111,6 +112,62 @@ fn activation(schemas: &mut BTreeMap<String, Value>) -> Map<String, Value> {
         },
     });
     Map::from_iter([("post".to_owned(), described)])
+}
+
+fn activation_servers() -> Value {
+    json!([{
+        "url": "https://{host}:{port}",
+        "variables": {"host": {"default": "127.0.0.1"}, "port": {"default": "9003"}},
+    }])
+}
+
+/// What the install command of a cluster fetches, from where activation is.
+fn installation() -> Vec<(&'static str, Map<String, Value>)> {
+    let query = ["class", "registry", "pullSecret", "distribution"];
+    let query =
+        query.map(|name| json!({"name": name, "in": "query", "schema": {"type": "string"}}));
+    let of = |path, id: &str, summary: &str, kind: &str, parameters: &[Value]| {
+        let mut described = json!({
+            "operationId": id,
+            "summary": summary,
+            "description": "For clusters, with the token of an install command as bearer.",
+            "tags": ["init"],
+            "security": [{"install": []}],
+            "servers": activation_servers(),
+            "responses": {
+                "200": {"description": "Done", "content": {kind: {}}},
+                "429": error_response("Too many requests from one address"),
+                "default": error_response("An error; problem+json for those who accept it"),
+            },
+        });
+        if !parameters.is_empty() {
+            described["parameters"] = json!(parameters);
+        }
+        (path, Map::from_iter([("get".to_owned(), described)]))
+    };
+    vec![
+        of(
+            "/v1/init/kube/install.sh",
+            "getInitKubeInstall",
+            "The script that makes a cluster a node",
+            "text/x-shellscript",
+            &[],
+        ),
+        of(
+            "/v1/init/kube/manifests",
+            "getInitKubeManifests",
+            "The manifests of a node, for its class",
+            "application/yaml",
+            &query,
+        ),
+        of(
+            "/v1/init/kube/state",
+            "getInitKubeState",
+            "Whether the node is there: uninstalled, online, offline",
+            "application/json",
+            &[],
+        ),
+    ]
 }
 
 fn error_response(description: &str) -> Value {

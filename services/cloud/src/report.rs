@@ -4,6 +4,7 @@
 //! now and then. Online and offline are derived from it, and each change of them is an event of the node.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -176,12 +177,14 @@ impl Reports {
     ) -> NodeReport {
         let live = self.0.live.get(namespace, uid);
         let stats = live.as_ref().and_then(|live| live.stats.clone());
+        let address = live.as_ref().and_then(|live| live.address);
         let seen = live.map(|live| (live.last_seen, self.is_online(&live)));
         NodeReport {
             status_time: row.status_time,
             summary: summary(row, seen),
             status: status.and_then(decode_status),
             stats: stats.and_then(decode_stats),
+            address,
         }
     }
 
@@ -241,6 +244,11 @@ impl Reports {
         if let Some(transition) = back {
             self.note(transition).await;
         }
+    }
+
+    /// Where a node's link comes from: kept in memory.
+    pub(crate) fn put_address(&self, namespace: &Namespace, uid: &NodeUid, address: IpAddr) {
+        self.0.live.put_address(namespace, uid, address);
     }
 
     /// Figures: kept in memory.

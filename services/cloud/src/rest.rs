@@ -28,6 +28,7 @@ use crate::auth::{Authenticator, Caller};
 use crate::catalog::CatalogError;
 use crate::catalog::applications::Runtimes;
 use crate::install::InstallTokens;
+use crate::install::kube::KubeInstall;
 use crate::objects::Objects;
 use crate::report::Reports;
 use crate::store::{By, Role, Store, Tx};
@@ -71,8 +72,8 @@ pub struct Deps {
     pub reports: Reports,
     /// Install commands.
     pub install: InstallTokens,
-    /// Where machines activate, as they reach it.
-    pub activate_url: String,
+    /// Installation of nodes in mode kube.
+    pub kube: KubeInstall,
     /// Time of changes.
     pub clock: Clock,
     /// Counts requests.

@@ -9,12 +9,13 @@ use baetyl_kit::readiness::ReadinessHandle;
 use baetyl_kit::serve::{self, ServeError};
 use baetyl_kit::{Kit, fsio};
 
-use crate::activation::{self, ActivationServeError, Activator};
+use crate::activation::{self, ActivationServeError, Activator, KubeDoor};
 use crate::auth::{self, Authenticator, TokenError, Tokens};
 use crate::catalog::applications::Runtimes;
 use crate::config::{AuthMethod, Config};
 use crate::desire::DesireFeed;
 use crate::install::InstallTokens;
+use crate::install::kube::KubeInstall;
 use crate::link::{self, LinkDeps, LinkServeError, Links};
 use crate::lock::{DataDirLock, LockError};
 use crate::objects::{ObjectError, Objects};
@@ -152,6 +153,16 @@ async fn watch_database(store: Store, database: ReadinessHandle) {
     }
 }
 
+/// What goes on beside the servers.
+fn spawn_upkeep(kit: &Kit, store: &Store, pki: &Pki, reports: ReportTask) {
+    let database = kit.readiness().register("database");
+    let watch = watch_database(store.clone(), database);
+    let (tasks, stop) = (kit.tasks(), kit.shutdown().clone());
+    tasks.spawn_until_shutdown("database check", watch);
+    tasks.spawn_required("reports", reports.run(stop.clone()));
+    tasks.spawn_required("certificate renewal", pki.clone().run_renewal(stop));
+}
+
 /// Everything that is opened before anything listens.
 struct Parts {
     store: Store,
@@ -209,14 +220,7 @@ impl Parts {
             report_task,
             authenticator,
         } = self;
-        let database = kit.readiness().register("database");
-        kit.tasks()
-            .spawn_until_shutdown("database check", watch_database(store.clone(), database));
-        let stop = kit.shutdown().clone();
-        kit.tasks()
-            .spawn_required("reports", report_task.run(stop.clone()));
-        kit.tasks()
-            .spawn_required("certificate renewal", pki.clone().run_renewal(stop));
+        spawn_upkeep(kit, &store, &pki, report_task);
         let links = Links::new(kit.metrics());
         let deps = LinkDeps {
             store: store.clone(),
@@ -231,11 +235,25 @@ impl Parts {
             .map_err(Error::Link)?;
         let link_urls = config.public.link_urls(&bound);
         let install = InstallTokens::new(pki.clone(), store.clone(), config.install.clone());
-        let activator = Activator::new(store.clone(), pki, install.clone(), links, link_urls);
-        let bound = activation::serve(kit, &config.activation.listen, activator).await;
-        let activate_url = config
-            .public
-            .activation_url(&bound.map_err(Error::Activation)?);
+        let activator = Activator::new(
+            store.clone(),
+            pki.clone(),
+            install.clone(),
+            links,
+            link_urls,
+        );
+        // Bound first: commands and manifests name its port.
+        let listener = activation::bind(&config.activation.listen).await;
+        let (listener, bound) = listener.map_err(Error::Activation)?;
+        let activate_url = config.public.activation_url(&bound);
+        let door = KubeDoor {
+            store: store.clone(),
+            tokens: install.clone(),
+            install: KubeInstall::new(pki, config.core.clone(), activate_url),
+            reports: reports.clone(),
+        };
+        let kube = door.install.clone();
+        activation::serve(kit, listener, activator, door).map_err(Error::Activation)?;
         let router = rest::router(Deps {
             store,
             objects,
@@ -243,7 +261,7 @@ impl Parts {
             runtimes: Runtimes::new(config.functions.runtimes.clone()),
             reports,
             install,
-            activate_url,
+            kube,
             clock: kit.clock().clone(),
             metrics: kit.metrics().clone(),
         });

@@ -40,7 +40,7 @@ async fn activate(
         return Err(ActivateError::NoCsr);
     }
     activator
-        .activate(&token, || NodeCsr::from_der(&request.csr))
+        .activate(&token, &request.mode, || NodeCsr::from_der(&request.csr))
         .await
 }
 
@@ -70,6 +70,7 @@ fn status(error: &ActivateError) -> Status {
         | ActivateError::NodeGone(_) => Status::unauthenticated(message),
         ActivateError::NoCsr | ActivateError::Csr(_) => details::invalid("csr", message),
         ActivateError::OtherKey(_) => Status::already_exists(message),
+        ActivateError::Mode { .. } => Status::failed_precondition(message),
         ActivateError::Batch => Status::unimplemented(message),
         ActivateError::Pki(_) | ActivateError::Store(_) => {
             tracing::error!(error = %chain(error), "activation failed");

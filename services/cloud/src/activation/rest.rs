@@ -16,6 +16,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{ActivateError, Activated, Activator};
+use crate::install::kube::pem;
 use crate::openapi::{Shape, shape};
 use crate::pki::NodeCsr;
 use crate::rest::{PROBLEM_JSON, wants_problem};
@@ -48,6 +49,8 @@ struct ActiveRequest {
     install_token: String,
     /// PEM.
     csr: String,
+    /// "native" or "kube"; empty: it does not say.
+    mode: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -105,7 +108,9 @@ async fn activate(
         return Err(ActivateError::NoCsr);
     }
     activator
-        .activate(&request.install_token, || NodeCsr::from_pem(&request.csr))
+        .activate(&request.install_token, &request.mode, || {
+            NodeCsr::from_pem(&request.csr)
+        })
         .await
 }
 
@@ -127,20 +132,6 @@ fn view(answer: &Activated) -> ActiveResponse {
     }
 }
 
-fn pem(der: &[u8]) -> String {
-    let mut out = String::from("-----BEGIN CERTIFICATE-----\n");
-    let text = STANDARD.encode(der);
-    let mut rest = text.as_str();
-    while !rest.is_empty() {
-        let (line, tail) = rest.split_at(rest.len().min(64));
-        out.push_str(line);
-        out.push('\n');
-        rest = tail;
-    }
-    out.push_str("-----END CERTIFICATE-----\n");
-    out
-}
-
 /// The border: every error to its status.
 fn refusal(error: &ActivateError) -> Refusal {
     let message = error.to_string();
@@ -151,7 +142,7 @@ fn refusal(error: &ActivateError) -> Refusal {
         | ActivateError::NodeGone(_) => {
             Refusal::new(StatusCode::UNAUTHORIZED, "ErrRequestAccessDenied", message)
         }
-        ActivateError::NoCsr | ActivateError::Csr(_) => {
+        ActivateError::NoCsr | ActivateError::Csr(_) | ActivateError::Mode { .. } => {
             Refusal::new(StatusCode::BAD_REQUEST, "ErrRequestParamInvalid", message)
         }
         ActivateError::OtherKey(_) => {
@@ -169,14 +160,18 @@ fn refusal(error: &ActivateError) -> Refusal {
 }
 
 /// An answer that is an error.
-struct Refusal {
+pub(super) struct Refusal {
     status: StatusCode,
     code: &'static str,
     message: String,
 }
 
 impl Refusal {
-    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+    pub(super) const fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self {
             status,
             code,
@@ -185,7 +180,7 @@ impl Refusal {
     }
 
     /// Baetyl v2's form, or problem+json for those who ask for it.
-    fn answer(self, request: &HeaderMap) -> Response {
+    pub(super) fn answer(self, request: &HeaderMap) -> Response {
         let Self {
             status,
             code,

@@ -15,8 +15,13 @@ use tonic::Code;
 
 use super::*;
 use crate::install::InstallConfig;
+use crate::install::kube::{CoreConfig, KubeInstall};
 use crate::pki::PeerIdentity;
 use crate::pki::testing::{Fixture, csr_der, fixture, node_key};
+use crate::report::{ReportConfig, Reports};
+
+mod kube;
+mod rest;
 
 /// Judges the server at the time of the test's clock.
 #[derive(Debug)]
@@ -32,12 +37,17 @@ struct Setup {
     fixture: Fixture,
     tokens: InstallTokens,
     links: Links,
+    install: KubeInstall,
+    reports: Reports,
     addr: String,
     _kit: Kit,
 }
 
 async fn setup() -> Setup {
-    let fixture = fixture().await;
+    setup_with(fixture().await).await
+}
+
+async fn setup_with(fixture: Fixture) -> Setup {
     let kit = Kit::for_test(fixture.dir.path());
     let links = Links::new(kit.metrics());
     let config = InstallConfig {
@@ -53,14 +63,28 @@ async fn setup() -> Setup {
         links.clone(),
         addresses,
     );
-    let addr = serve(&kit, &Listen::loopback(), activator)
-        .await
-        .unwrap()
-        .to_string();
+    let (listener, bound) = bind(&Listen::loopback()).await.unwrap();
+    let addr = bound.to_string();
+    let install = KubeInstall::new(
+        fixture.pki.clone(),
+        CoreConfig::default(),
+        format!("https://{addr}"),
+    );
+    let clock = fixture.clock.clock();
+    let reports = Reports::new(fixture.store.clone(), ReportConfig::default(), clock).0;
+    let door = KubeDoor {
+        store: fixture.store.clone(),
+        tokens: tokens.clone(),
+        install: install.clone(),
+        reports: reports.clone(),
+    };
+    serve(&kit, listener, activator, door).unwrap();
     Setup {
         fixture,
         tokens,
         links,
+        install,
+        reports,
         addr,
         _kit: kit,
     }
@@ -68,18 +92,8 @@ async fn setup() -> Setup {
 
 impl Setup {
     async fn token(&self, node: &str) -> String {
-        let row = self
-            .fixture
-            .store
-            .node(&self.fixture.namespace, node)
-            .await
-            .unwrap()
-            .unwrap();
-        self.tokens
-            .install_command(&row, "", "https://x", None)
-            .await
-            .unwrap()
-            .token
+        let row = self.fixture.node(node).await;
+        self.tokens.token(&row, None).await.unwrap().token
     }
 
     fn tls(&self, alpn: &[&str]) -> Arc<rustls::ClientConfig> {
@@ -125,6 +139,20 @@ impl Setup {
     }
 
     async fn post_accepting(&self, body: &str, accept: &str) -> (http::response::Parts, Value) {
+        let request = http::Request::post("/v1/active")
+            .header("host", "localhost")
+            .header("content-type", "application/json")
+            .header("accept", accept)
+            .body(Full::new(bytes::Bytes::from(body.to_owned())))
+            .unwrap();
+        let (parts, bytes) = self.send(request).await;
+        (parts, serde_json::from_slice(&bytes).unwrap())
+    }
+
+    async fn send(
+        &self,
+        request: http::Request<Full<bytes::Bytes>>,
+    ) -> (http::response::Parts, bytes::Bytes) {
         let stream = tokio::net::TcpStream::connect(&self.addr).await.unwrap();
         let connector = tokio_rustls::TlsConnector::from(self.tls(&["http/1.1"]));
         let stream = connector
@@ -135,17 +163,11 @@ impl Setup {
             .await
             .unwrap();
         let connection = tokio::spawn(connection);
-        let request = http::Request::post("/v1/active")
-            .header("host", "localhost")
-            .header("content-type", "application/json")
-            .header("accept", accept)
-            .body(Full::new(bytes::Bytes::from(body.to_owned())))
-            .unwrap();
         let answer = sender.send_request(request).await.unwrap();
         let (parts, body) = answer.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         connection.abort();
-        (parts, serde_json::from_slice(&bytes).unwrap())
+        (parts, bytes)
     }
 
     async fn enrolments(&self) -> Vec<i64> {
@@ -364,55 +386,35 @@ async fn the_token_of_a_deleted_node_is_unauthenticated_also_when_its_name_lives
 }
 
 #[tokio::test]
-async fn rest_activation_speaks_version_2_field_names_without_a_private_key() {
-    let setup = setup().await;
-    let node = setup.fixture.add_node("edge-1").await;
-    let key = node_key();
-    let body = json!({
-        "namespace": "default", "mode": "native", "penetrateData": {"a": "b"},
-        "installToken": setup.token("edge-1").await, "csr": pem(&csr_der(&key, "", &[])),
-    });
-    let (status, answer) = setup.post(&body.to_string()).await;
-    assert_eq!(status, 200, "{answer}");
-    assert_eq!(
-        (answer["nodeName"].as_str(), answer["namespace"].as_str()),
-        (Some("edge-1"), Some("default"))
-    );
-    assert_eq!(answer["nodeUid"].as_str(), Some(node.uid.as_str()));
-    let certificates = |field: &str| {
-        tls::parse_certificates(
-            field,
-            answer["certificate"][field].as_str().unwrap().as_bytes(),
-        )
-        .unwrap()
-    };
-    assert_eq!(
-        certificates("ca"),
-        [setup.fixture.pki.server_authority().clone()]
-    );
-    assert_eq!(
-        PeerIdentity::from_certificate(&certificates("cert")[0], "baetyl.local")
-            .unwrap()
-            .uid,
-        node.uid
-    );
-    assert!(answer["certificate"].get("key").is_none());
-}
-
-#[tokio::test]
-async fn an_edge_that_wants_its_key_made_here_is_told_that_keys_are_made_on_the_node() {
+async fn a_machine_that_runs_another_way_than_its_node_is_refused_and_does_not_use_up_the_token() {
     let setup = setup().await;
     setup.fixture.add_node("edge-1").await;
-    let body = json!({"installToken": setup.token("edge-1").await});
+    setup.fixture.set_mode("edge-1", "kube").await;
+    let (token, key) = (setup.token("edge-1").await, node_key());
+    let request = |mode: &str| ActivateRequest {
+        proof: Some(Proof::InstallToken(token.clone())),
+        csr: csr_der(&key, "", &[]).into(),
+        mode: mode.to_owned(),
+        ..Default::default()
+    };
+    let refused = setup.client().activate(unary(request("native"))).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    assert!(refused.message().contains("nodeMode kube"), "{refused}");
+    let body =
+        json!({"installToken": token, "mode": "native", "csr": pem(&csr_der(&key, "", &[]))});
     let (status, answer) = setup.post(&body.to_string()).await;
-    assert_eq!(status, 400);
-    assert!(
-        answer["message"]
-            .as_str()
-            .unwrap()
-            .contains("made on the node"),
-        "{answer}"
+    assert_eq!(
+        (status, answer["code"].as_str()),
+        (400, Some("ErrRequestParamInvalid"))
     );
+    assert!(setup.enrolments().await.is_empty());
+    setup
+        .client()
+        .activate(unary(request("kube")))
+        .await
+        .unwrap();
+    assert_eq!(setup.enrolments().await, [1]);
 }
 
 #[tokio::test]
@@ -428,14 +430,6 @@ async fn activation_by_batch_is_refused_as_not_there_yet() {
     };
     let status = setup.client().activate(unary(request)).await.unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented);
-}
-
-#[tokio::test]
-async fn a_body_that_is_no_json_or_too_long_is_refused_with_a_status_that_says_so() {
-    let setup = setup().await;
-    assert_eq!(setup.post("{").await.0, 400);
-    let long = json!({"csr": "x".repeat(70_000)}).to_string();
-    assert_eq!(setup.post(&long).await.0, 413);
 }
 
 #[test]
@@ -456,24 +450,4 @@ fn on_the_activation_listener_a_claimed_role_counts_for_nothing() {
             );
         }
     }
-}
-
-#[tokio::test]
-async fn without_a_good_token_a_request_is_not_even_read() {
-    let setup = setup().await;
-    let status = setup
-        .activate_der("rubbish", b"rubbish".to_vec())
-        .await
-        .unwrap_err();
-    assert_eq!(status.code(), Code::Unauthenticated, "{status}");
-    let body = json!({"installToken": "rubbish", "csr": "rubbish"}).to_string();
-    assert_eq!(setup.post(&body).await.0, 401);
-    let (parts, problem) = setup
-        .post_accepting(&body, "application/problem+json")
-        .await;
-    assert_eq!(parts.headers["content-type"], "application/problem+json");
-    assert_eq!(
-        (&problem["status"], &problem["code"]),
-        (&json!(401), &json!("ErrRequestAccessDenied"))
-    );
 }

@@ -15,15 +15,16 @@ fn tokens(fixture: &Fixture) -> InstallTokens {
 async fn a_token_says_for_which_node_it_is() {
     let fixture = fixture().await;
     let node = fixture.add_node("edge-1").await;
-    let (token, expires) = tokens(&fixture).issue(&node, 3).unwrap();
-    let claims = tokens(&fixture).verify(&token).unwrap();
+    let made = tokens(&fixture).issue(&node, 3, 3600).unwrap();
+    let claims = tokens(&fixture).verify(&made.token).unwrap();
     assert_eq!(
         (claims.namespace, claims.node, claims.uid),
         (node.namespace, node.name, node.uid)
     );
+    assert!(!format!("{made:?}").contains(&made.token));
     assert_eq!(
         (claims.enrolments, claims.expires),
-        (3, expires.as_second())
+        (3, made.expires.as_second())
     );
 }
 
@@ -31,7 +32,7 @@ async fn a_token_says_for_which_node_it_is() {
 async fn an_altered_or_foreign_token_is_invalid() {
     let (fixture, foreign) = (fixture().await, crate::pki::testing::fixture().await);
     let node = fixture.add_node("edge-1").await;
-    let (token, _) = tokens(&fixture).issue(&node, 0).unwrap();
+    let token = tokens(&fixture).issue(&node, 0, 3600).unwrap().token;
     assert_eq!(tokens(&foreign).verify(&token), Err(TokenError::Invalid));
     for at in 0..token.len() {
         let mut altered = token.clone().into_bytes();
@@ -53,7 +54,7 @@ async fn an_altered_or_foreign_token_is_invalid() {
 async fn a_token_expires_after_an_hour() {
     let fixture = fixture().await;
     let node = fixture.add_node("edge-1").await;
-    let (token, _) = tokens(&fixture).issue(&node, 0).unwrap();
+    let token = tokens(&fixture).issue(&node, 0, 3600).unwrap().token;
     fixture.clock.advance(Duration::from_secs(3599));
     assert!(tokens(&fixture).verify(&token).is_ok());
     fixture.clock.advance(Duration::from_secs(1));
@@ -65,20 +66,12 @@ async fn a_token_expires_after_an_hour() {
 #[tokio::test]
 async fn the_command_hides_the_token_from_the_process_list_and_pins_the_authority() {
     let fixture = fixture().await;
-    fixture.add_node("edge-1").await;
-    let row = fixture
-        .store
-        .node(&fixture.namespace, "edge-1")
-        .await
-        .unwrap()
-        .unwrap();
     let url = "https://cloud.example:9003";
-    let made = tokens(&fixture)
-        .install_command(&row, "native", url, Some("/srv/it's here"))
-        .await
+    let command = tokens(&fixture)
+        .native_command("bi1.x.y", url, Some("/srv/it's here"))
         .unwrap();
-    let (environment, rest) = made.command.split_once(' ').unwrap();
-    assert_eq!(environment, format!("BAETYL_INIT__TOKEN={}", made.token));
+    let (environment, rest) = command.split_once(' ').unwrap();
+    assert_eq!(environment, "BAETYL_INIT__TOKEN=bi1.x.y");
     let pin = fixture.pki.server_authority_pin();
     assert_eq!(
         rest,
@@ -86,28 +79,30 @@ async fn the_command_hides_the_token_from_the_process_list_and_pins_the_authorit
             "baetyl-init run --activate-url {url} --activate-ca-pin {pin} --data-dir '/srv/it'\\''s here'"
         )
     );
-    assert!(!format!("{made:?}").contains(&made.token));
 }
 
 #[tokio::test]
-async fn other_modes_and_odd_directories_get_no_command() {
+async fn odd_directories_get_no_command() {
+    let fixture = fixture().await;
+    for path in ["relative", "/a\nb"] {
+        let odd = tokens(&fixture).native_command("t", "https://x", Some(path));
+        assert!(matches!(odd, Err(InstallError::DataDir(_))), "{path:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_lives_as_long_as_was_asked_for_and_30_days_at_most() {
     let fixture = fixture().await;
     fixture.add_node("edge-1").await;
-    let row = fixture
-        .store
-        .node(&fixture.namespace, "edge-1")
-        .await
-        .unwrap()
-        .unwrap();
+    let row = fixture.node("edge-1").await;
     let tokens = tokens(&fixture);
-    let kube = tokens
-        .install_command(&row, "kube", "https://x", None)
-        .await;
-    assert!(matches!(kube, Err(InstallError::Mode(mode)) if mode == "kube"));
-    for path in ["relative", "/a\nb"] {
-        let odd = tokens
-            .install_command(&row, "", "https://x", Some(path))
-            .await;
-        assert!(matches!(odd, Err(InstallError::DataDir(_))), "{path:?}");
+    let made = tokens.token(&row, Some(86_400)).await.unwrap();
+    fixture.clock.advance(Duration::from_secs(86_399));
+    assert!(tokens.verify(&made.token).is_ok());
+    fixture.clock.advance(Duration::from_secs(1));
+    assert!(tokens.verify(&made.token).is_err());
+    for life in [0, MAX_LIFE + 1] {
+        let none = tokens.token(&row, Some(life)).await;
+        assert!(matches!(none, Err(InstallError::Life)), "{life}");
     }
 }

@@ -1,8 +1,10 @@
 //! The calls of `baetyl.link.v1`.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
+use baetyl_kit::listen::{Peer, PeerAddr};
 use baetyl_model::link::PROTOCOL;
 use baetyl_proto::link::connect_request::Message as Up;
 use baetyl_proto::link::connect_response::Message as Down;
@@ -29,6 +31,14 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 #[derive(Clone, Debug)]
 pub(super) struct Service(pub(super) LinkDeps);
 
+/// Where a request comes from; none over a Unix socket.
+fn address_of<T>(request: &Request<T>) -> Option<IpAddr> {
+    match request.extensions().get::<Peer>()?.addr {
+        PeerAddr::Tcp(address) => Some(address.ip().to_canonical()),
+        PeerAddr::Unix { .. } => None,
+    }
+}
+
 #[tonic::async_trait]
 impl LinkService for Service {
     type ConnectStream = Answers<ConnectResponse>;
@@ -41,6 +51,7 @@ impl LinkService for Service {
         request: Request<Streaming<ConnectRequest>>,
     ) -> Result<Response<Self::ConnectStream>, Status> {
         let peer = peer_of(&request)?;
+        let address = address_of(&request);
         let mut inbound = request.into_inner();
         let hello = first_message(&mut inbound).await?;
         let protocol = negotiate(hello.protocol.as_ref())?;
@@ -49,10 +60,14 @@ impl LinkService for Service {
             Admission::Deleted => return Ok(Response::new(removed())),
         };
         let (store, admitted) = (self.0.store.clone(), peer.clone());
+        let (namespace, uid) = (node.namespace.clone(), node.uid.clone());
         let session = Session::open(self.0.clone(), node, peer, protocol, hello, inbound).await?;
         // Once more, now that the stream has its place and can be ended from outside: the key may have been replaced
         // since, and who replaced it found no stream to end.
         admit_node(&store, &admitted).await?;
+        if let Some(address) = address {
+            self.0.reports.put_address(&namespace, &uid, address);
+        }
         Ok(Response::new(Box::pin(session.into_stream())))
     }
 

@@ -21,8 +21,12 @@ pub(crate) struct Fixture {
 }
 
 pub(crate) async fn fixture() -> Fixture {
+    fixture_at(ManualClock::at("2026-01-02T03:04:05Z")).await
+}
+
+/// With another clock: for programs that judge certificates by that of the machine.
+pub(crate) async fn fixture_at(clock: ManualClock) -> Fixture {
     let dir = tempfile::tempdir().unwrap();
-    let clock = ManualClock::at("2026-01-02T03:04:05Z");
     let seal = Seal::open_dir(dir.path()).unwrap();
     let store = Store::open(&dir.path().join("cloud.db"), seal.clone())
         .await
@@ -92,6 +96,25 @@ impl Fixture {
             name: row.name,
             uid: row.uid,
         }
+    }
+
+    /// Describes a node with another mode.
+    pub(crate) async fn set_mode(&self, name: &str, mode: &str) {
+        let mut tx = self
+            .store
+            .begin(&self.namespace, by(&self.clock))
+            .await
+            .unwrap();
+        let mut row = tx.node(name).await.unwrap().unwrap();
+        mode.clone_into(&mut row.spec.node_mode);
+        tx.put_node(&mut row, Verb::Update).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// A node as it is stored.
+    pub(crate) async fn node(&self, name: &str) -> NodeRow {
+        let row = self.store.node(&self.namespace, name).await.unwrap();
+        row.unwrap()
     }
 
     pub(crate) async fn delete_node(&self, name: &str) {

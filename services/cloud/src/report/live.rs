@@ -1,6 +1,7 @@
 //! What is known about nodes right now, in memory. Decisions about "how long" use uptime, never the wall clock.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ pub(super) struct Live {
     online: bool,
     /// Encoded `NodeStats`.
     pub(super) stats: Option<Bytes>,
+    /// Where its link comes from.
+    pub(super) address: Option<IpAddr>,
 }
 
 /// A node that came back or went away.
@@ -96,6 +99,7 @@ impl LiveNodes {
             flushed: false,
             online: true,
             stats: None,
+            address: None,
         };
         nodes
             .entry(namespace.clone())
@@ -113,6 +117,7 @@ impl LiveNodes {
             flushed: true,
             online: node.online,
             stats: None,
+            address: None,
         };
         let mut nodes = self.lock();
         let nodes = nodes.entry(node.namespace).or_default();
@@ -126,6 +131,16 @@ impl LiveNodes {
             .and_then(|nodes| nodes.get_mut(uid))
         {
             live.stats = Some(stats);
+        }
+    }
+
+    pub(super) fn put_address(&self, namespace: &Namespace, uid: &NodeUid, address: IpAddr) {
+        if let Some(live) = self
+            .lock()
+            .get_mut(namespace)
+            .and_then(|nodes| nodes.get_mut(uid))
+        {
+            live.address = Some(address);
         }
     }
 

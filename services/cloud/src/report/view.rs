@@ -1,5 +1,7 @@
 //! What others see of a node's report.
 
+use std::net::IpAddr;
+
 use baetyl_model::desire::Header;
 use baetyl_model::{NodeStats, NodeStatus};
 use baetyl_proto::shadow;
@@ -55,6 +57,8 @@ pub struct NodeReport {
     pub status_time: Option<Timestamp>,
     /// Figures; none while it was not seen since the cloud started.
     pub stats: Option<NodeStats>,
+    /// Where its link comes from; none while it was not seen since the cloud started.
+    pub address: Option<IpAddr>,
 }
 
 /// A row with what memory knows better: last seen and whether that is online.

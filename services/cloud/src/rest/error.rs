@@ -79,8 +79,6 @@ pub(super) enum Code {
     ErrAppNameConflict,
     /// A mount without volume.
     ErrVolumeNotFoundWhenMount,
-    /// Not built, or not there for this node.
-    ErrNotImplemented,
     /// Our fault.
     UnknownError,
 }
@@ -102,7 +100,6 @@ impl Code {
             Self::ErrResourceConflict => StatusCode::CONFLICT,
             Self::ErrUpdateCas => StatusCode::PRECONDITION_FAILED,
             Self::ErrDataTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::ErrNotImplemented => StatusCode::NOT_IMPLEMENTED,
             Self::UnknownError => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

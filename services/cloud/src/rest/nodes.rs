@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 
 use axum::extract::{Path, RawQuery};
 use axum::response::Response;
-use baetyl_model::labels::validate_labels;
-use baetyl_model::resource::label;
+use baetyl_model::resource::{NodeInput, label, validate_node};
 use baetyl_model::{NodeName, NodeUid, Revision};
 use serde::{Deserialize, Serialize};
 
-use super::body::Input;
+use super::body::{Input, mistakes};
 use super::error::{ApiError, Mistake};
 use super::etag::{Conditions, tagged};
 use super::list::{ListOptions, ListView, last_value};
@@ -19,6 +18,7 @@ use crate::report::{NodeReport, Ready};
 use crate::store::{NodeRow, NodeSpec, Verb};
 
 pub(super) mod core;
+pub(super) mod install;
 pub(super) mod parts;
 pub(super) mod view;
 
@@ -26,79 +26,14 @@ use view::{NodeView, Show};
 
 pub(super) const WORD: &str = "node";
 
-/// Optional system applications of Baetyl v2. Kept and shown; what they did is part of every edge or not built.
-const SYS_APPS: [&str; 4] = [
-    "baetyl-function",
-    "baetyl-rule",
-    "baetyl-ekuiper",
-    "baetyl-accelerator-metrics",
-];
-
 /// Most names in one batch.
 const MAX_BATCH: usize = 20;
 
 /// Labels every node has besides its author's.
 const HIDDEN_LABELS: [&str; 3] = [label::ACCELERATOR, label::CLUSTER, label::NODE_MODE];
 
-/// What an operator writes. The fields a view has besides are read and ignored, so that a view can be written back.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(super) struct NodeInput {
-    name: String,
-    description: String,
-    labels: BTreeMap<String, String>,
-    annotations: BTreeMap<String, String>,
-    attr: serde_json::Map<String, serde_json::Value>,
-    accelerator: String,
-    cluster: bool,
-    node_mode: String,
-    sys_apps: Vec<String>,
-    link: String,
-    core_id: String,
-    namespace: String,
-    uid: String,
-    version: String,
-    create_time: String,
-    mode: String,
-    app_mode: String,
-    ready: u8,
-    report: Option<serde_json::Value>,
-    desire: Option<serde_json::Value>,
-}
-
 fn check(node: &NodeInput) -> Vec<Mistake> {
-    let mut found = Vec::new();
-    if let Err(error) = NodeName::new(node.name.as_str()) {
-        found.push(Mistake::new("name", error.to_string()));
-    }
-    found.extend(
-        validate_labels(&node.labels)
-            .iter()
-            .map(|error| Mistake::new("labels", error.to_string())),
-    );
-    if !matches!(node.node_mode.as_str(), "" | "kube" | "native") {
-        found.push(Mistake::new(
-            "nodeMode",
-            format!("\"{}\" is not one of kube, native", node.node_mode),
-        ));
-    }
-    if node.cluster && node.node_mode == "native" {
-        found.push(Mistake::new(
-            "cluster",
-            "a native node is one machine; a cluster needs nodeMode kube",
-        ));
-    }
-    for app in node
-        .sys_apps
-        .iter()
-        .filter(|app| !SYS_APPS.contains(&app.as_str()))
-    {
-        found.push(Mistake::new(
-            "sysApps",
-            format!("sysapp ({app}) is not supported"),
-        ));
-    }
-    found
+    mistakes(validate_node(node))
 }
 
 /// What an operator gives, as it is stored; identity, mode and desired properties are the caller's business.
@@ -142,11 +77,7 @@ pub(super) async fn create(ctx: Ctx, input: Input<NodeInput>) -> Result<Response
         properties: BTreeMap::new(),
         spec: NodeSpec {
             cluster: given.cluster,
-            node_mode: if given.node_mode.is_empty() {
-                "kube".to_owned()
-            } else {
-                given.node_mode.clone()
-            },
+            node_mode: given.mode().to_owned(),
             sync_mode: "cloud".to_owned(),
             attributes: given.attr.clone(),
             ..NodeSpec::default()

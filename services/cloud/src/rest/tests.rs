@@ -7,6 +7,7 @@ mod bodies;
 mod compatibility;
 mod conditions;
 mod functions;
+mod installation;
 mod nodes;
 mod objects;
 mod secrets;
@@ -24,6 +25,7 @@ use tower::ServiceExt as _;
 use super::{Deps, router};
 use crate::auth::{Tokens, create_token};
 use crate::catalog::applications::Runtimes;
+use crate::install::kube::{CoreConfig, KubeInstall};
 use crate::install::{InstallConfig, InstallTokens};
 use crate::objects::{Objects, ObjectsConfig};
 use crate::pki::{Pki, PkiConfig};
@@ -104,8 +106,15 @@ pub(crate) async fn cloud() -> TestCloud {
         authenticator: std::sync::Arc::new(Tokens::new(store.clone())),
         runtimes: Runtimes::new([("python3".to_owned(), "registry/python3:1".to_owned())].into()),
         reports: reports.clone(),
-        install: InstallTokens::new(pki, store.clone(), InstallConfig::default()),
-        activate_url: "https://cloud.example:9003".to_owned(),
+        install: InstallTokens::new(pki.clone(), store.clone(), InstallConfig::default()),
+        kube: KubeInstall::new(
+            pki,
+            CoreConfig {
+                versions: vec!["0.9.1".to_owned()],
+                ..CoreConfig::default()
+            },
+            "https://cloud.example:9003".to_owned(),
+        ),
         clock,
         metrics: Metrics::new("cloud"),
     });

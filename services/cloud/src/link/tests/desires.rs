@@ -95,6 +95,26 @@ async fn reconnecting_with_nothing_changed_sends_nothing() {
 }
 
 #[tokio::test]
+async fn a_version_that_is_wished_of_the_core_is_sent_at_once() {
+    let cloud = cloud().await;
+    let node = cloud.node("edge-1").await;
+    cloud.fixture.set_mode("edge-1", "kube").await;
+    let mut stream = cloud.connect(&node, None).await;
+    assert_eq!(cloud.read(&stream.desire().await).await.core, None);
+    let fixture = &cloud.fixture;
+    let mut row = fixture.node("edge-1").await;
+    row.spec.core_version = "0.2.0".to_owned();
+    let by = by(&fixture.clock);
+    let mut tx = fixture.store.begin(&fixture.namespace, by).await.unwrap();
+    tx.put_node(&mut row, crate::store::Verb::Update)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let core = cloud.read(&stream.desire().await).await.core;
+    assert_eq!(core.unwrap().version, "0.2.0");
+}
+
+#[tokio::test]
 async fn labels_and_desired_properties_of_the_node_change_its_desire() {
     let cloud = cloud().await;
     let node = cloud.node("edge-1").await;

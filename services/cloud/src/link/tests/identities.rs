@@ -45,16 +45,12 @@ impl Cloud {
             .unwrap()
             .unwrap();
         let tokens = InstallTokens::new(pki.clone(), store.clone(), InstallConfig::default());
-        let token = tokens
-            .install_command(&row, "", "https://x", None)
-            .await
-            .unwrap()
-            .token;
+        let token = tokens.token(&row, None).await.unwrap().token;
         let links = self.deps.links.clone();
         let activator = crate::activation::Activator::new(store, pki, tokens, links, Vec::new());
         let key = node_key();
         let csr = NodeCsr::from_der(&csr_der(&key, "", &[])).unwrap();
-        let done = activator.activate(&token, || Ok(csr)).await.unwrap();
+        let done = activator.activate(&token, "", || Ok(csr)).await.unwrap();
         Node {
             identity: done.node,
             key: Arc::new(key),

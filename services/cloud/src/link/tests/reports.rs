@@ -133,6 +133,11 @@ async fn stats_and_signs_of_life_make_a_node_online_with_figures() {
     let report = cloud.report(&node).await;
     assert_eq!(report.summary.ready, Ready::Online);
     assert_eq!(
+        report.address,
+        Some("127.0.0.1".parse().unwrap()),
+        "where its link comes from"
+    );
+    assert_eq!(
         report.summary.last_seen,
         Some(cloud.fixture.clock.clock().now())
     );

@@ -1,4 +1,4 @@
-//! What hangs below a node: its applications, functions, history, install command, mode, properties, events.
+//! What hangs below a node: its applications, functions, history, mode, properties, events.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{WORD, find};
-use crate::install::InstallError;
 use crate::rest::body::Input;
 use crate::rest::error::{ApiError, Code, Mistake};
 use crate::rest::etag::{Conditions, tagged};
@@ -138,46 +137,6 @@ pub(in crate::rest) async fn deploys(
     let page = options.page(changes);
     let items: Vec<DeployView> = page.items.iter().cloned().map(DeployView::from).collect();
     Ok(reply(&page.with_items(items)))
-}
-
-/// The install command.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(in crate::rest) struct InitView {
-    /// For a shell on the new machine. Secret until it expires: it contains a token.
-    cmd: String,
-    /// When it stops working.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    expires: String,
-}
-
-pub(in crate::rest) async fn init(
-    ctx: Ctx,
-    Path(name): Path<String>,
-    RawQuery(query): RawQuery,
-) -> Result<Response, ApiError> {
-    let query = query.unwrap_or_default();
-    let node = find(&ctx, &name).await?;
-    let mode = last_value(&query, "mode").filter(|mode| !mode.is_empty());
-    let mode = mode.unwrap_or_else(|| node.spec.node_mode.clone());
-    let path = last_value(&query, "path").filter(|path| !path.is_empty());
-    let made = ctx
-        .rest
-        .install
-        .install_command(&node, &mode, &ctx.rest.activate_url, path.as_deref())
-        .await;
-    let command = made.map_err(|error| match error {
-        InstallError::Mode(ref mode) if mode == "kube" => {
-            ApiError::new(Code::ErrNotImplemented, error.to_string())
-        }
-        InstallError::Mode(_) => ApiError::invalid("mode", error.to_string()),
-        InstallError::DataDir(_) => ApiError::invalid("path", error.to_string()),
-        InstallError::Randomness(_) => ApiError::internal(&error),
-        InstallError::Store(error) => error.into(),
-    })?;
-    Ok(reply(&InitView {
-        cmd: command.command,
-        expires: command.expires.to_string(),
-    }))
 }
 
 /// Whether the cloud tells a node what to run.

@@ -112,7 +112,7 @@ pub(in crate::rest) fn with_report(row: &NodeRow, report: &NodeReport) -> NodeVi
     let facts = ViewFacts {
         time: report.summary.last_seen,
         online: report.summary.ready == Ready::Online,
-        client_ip: String::new(),
+        client_ip: report.address.map(|ip| ip.to_string()).unwrap_or_default(),
     };
     let mut view = NodeView::new(row, report.summary.ready);
     view.app_mode = app_mode(report.status.as_ref(), &row.spec.node_mode).to_owned();
@@ -150,6 +150,9 @@ async fn desire(ctx: &Ctx, row: &NodeRow) -> Result<Value, ApiError> {
             .map(|(key, wish)| (key.clone(), json!(wish.value)))
             .collect();
         desire["nodeprops"] = Value::Object(properties);
+    }
+    if let Some(core) = crate::desire::desired_core(row) {
+        desire["core"] = json!(core);
     }
     Ok(desire)
 }

@@ -1,6 +1,8 @@
 //! The rows of the table, by what they are about.
 
-use baetyl_model::resource::{Application, Configuration, ConfigurationView, Registry, SecretView};
+use baetyl_model::resource::{
+    Application, Configuration, ConfigurationView, NodeInput, Registry, SecretView,
+};
 
 use super::{Input, Operation, Output, delete, for_role, get, post, put, versioned};
 use crate::openapi;
@@ -15,6 +17,7 @@ pub(crate) fn operations() -> Vec<Operation> {
     let mut all = about_the_cloud();
     all.extend(versioned(of_nodes()));
     all.extend(below_nodes());
+    all.extend(installation_of_nodes());
     all.extend(cores_of_nodes());
     all.extend(versioned(of_apps()));
     all.extend(versioned(of_configs()));
@@ -69,8 +72,8 @@ fn about_the_cloud() -> Vec<Operation> {
 }
 
 fn of_nodes() -> Vec<Operation> {
+    use nodes::Names;
     use nodes::view::NodeView;
-    use nodes::{Names, NodeInput};
     vec![
         post("/v1/nodes", "Describe a node", nodes::create)
             .takes::<NodeInput>()
@@ -142,16 +145,6 @@ fn below_nodes() -> Vec<Operation> {
         )
         .gives::<parts::EventsView>()
         .query(&["before", "limit"]),
-        for_role(
-            Some(Role::Operator),
-            get(
-                "/v1/nodes/{name}/init",
-                "The command that makes a machine this node",
-                parts::init,
-            )
-            .gives::<parts::InitView>()
-            .query(&["mode", "path"]),
-        ),
         put(
             "/v1/nodes/{name}/mode",
             "Whether the cloud tells the node what to run",
@@ -175,6 +168,46 @@ fn below_nodes() -> Vec<Operation> {
         .gives::<parts::PropertiesView>()
         .tagged()
         .if_match(),
+    ]
+}
+
+fn installation_of_nodes() -> Vec<Operation> {
+    use nodes::install;
+    vec![
+        for_role(
+            Some(Role::Operator),
+            get(
+                "/v1/nodes/{name}/init",
+                "The command that makes a machine this node",
+                install::init,
+            )
+            .gives::<install::InitView>()
+            .query(&[
+                "mode",
+                "path",
+                "class",
+                "registry",
+                "pullSecret",
+                "kubeNode",
+                "tokenSeconds",
+            ]),
+        ),
+        for_role(
+            Some(Role::Operator),
+            get(
+                "/v1/nodes/{name}/init/bundle",
+                "What a cluster without a network needs besides images to become this node",
+                install::bundle,
+            )
+            .gives::<install::BundleView>()
+            .query(&[
+                "class",
+                "registry",
+                "pullSecret",
+                "distribution",
+                "tokenSeconds",
+            ]),
+        ),
     ]
 }
 

@@ -5,7 +5,7 @@ use prost::Message as _;
 
 use super::*;
 
-async fn put_status(c: &TestCloud, node: &Value, status: &shadow::NodeStatus) {
+pub(super) async fn put_status(c: &TestCloud, node: &Value, status: &shadow::NodeStatus) {
     sqlx::query("INSERT INTO node_reports (namespace, uid, status) VALUES (?, ?, ?)")
         .bind(c.namespace.as_str())
         .bind(node["uid"].as_str().unwrap())
@@ -188,44 +188,6 @@ async fn the_history_tells_who_changed_what_a_node_runs() {
 }
 
 #[tokio::test]
-async fn the_install_command_is_for_native_nodes_and_carries_a_token() {
-    let c = cloud().await;
-    c.created("/v1/nodes", json!({"name": "n1", "nodeMode": "native"}))
-        .await;
-    let answer = c.read("/v1/nodes/n1/init?path=/data").await;
-    let command = answer["cmd"].as_str().unwrap();
-    for part in [
-        "baetyl-init",
-        "https://cloud.example:9003",
-        "/data",
-        "sha256:",
-    ] {
-        assert!(command.contains(part), "{part} in {command}");
-    }
-    assert!(answer["expires"].is_string());
-    c.created("/v1/nodes", json!({"name": "n2"})).await;
-    let kube = c.get("/v1/nodes/n2/init").await;
-    assert_eq!(
-        (kube.status.as_u16(), kube.code()),
-        (501, "ErrNotImplemented"),
-        "{}",
-        kube.text
-    );
-    assert_eq!(
-        c.get("/v1/nodes/n1/init?mode=bogus").await.status,
-        StatusCode::BAD_REQUEST
-    );
-    assert_eq!(
-        c.get("/v1/nodes/n1/init?path=relative").await.fields(),
-        ["path"]
-    );
-    assert_eq!(
-        c.get("/v1/nodes/nosuch/init").await.status,
-        StatusCode::NOT_FOUND
-    );
-}
-
-#[tokio::test]
 async fn the_mode_is_cloud_or_local_and_part_of_the_node() {
     let c = cloud().await;
     c.created("/v1/nodes", json!({"name": "n1"})).await;
@@ -282,53 +244,6 @@ async fn a_node_that_never_spoke_has_an_empty_report_and_no_events() {
     );
     assert_eq!(c.read("/v1/nodes?ready=uninstall").await["total"], 1);
     assert_eq!(c.read("/v1/nodes?ready=online").await["total"], 0);
-}
-
-#[tokio::test]
-async fn the_settings_of_a_core_are_kept_and_its_version_is_what_the_node_reports() {
-    let c = cloud().await;
-    let node = c.created("/v1/nodes", json!({"name": "n1"})).await;
-    let path = "/v1/nodes/n1/core/configs";
-    let before = c.read(path).await;
-    assert_eq!(
-        (&before["frequency"], &before["logLevel"]),
-        (&json!(20), &json!("debug"))
-    );
-    let mut wanted = before.clone();
-    wanted["frequency"] = json!(30);
-    wanted["logLevel"] = json!("warn");
-    assert_eq!(c.ok(Method::PUT, path, &wanted).await, wanted);
-    assert_eq!(c.read(path).await, wanted);
-    c.ok(Method::PUT, "/v1/nodes/n1", &node).await;
-    assert_eq!(
-        c.read(path).await,
-        wanted,
-        "describing the node leaves them"
-    );
-    let wrong = c
-        .put(
-            path,
-            &json!({"frequency": 301, "apiport": 80, "logLevel": "loud"}),
-        )
-        .await;
-    assert_eq!(wrong.fields(), ["frequency", "apiport", "logLevel"]);
-    let other = c.put(path, &json!({"version": "v9.9.9"})).await;
-    assert_eq!(other.status, StatusCode::NOT_FOUND, "{}", other.text);
-
-    let status = shadow::NodeStatus {
-        core: Some(baetyl_proto::meta::ProgramInfo {
-            version: "3.4.5".to_owned(),
-            ..Default::default()
-        }),
-        run_mode: "native".to_owned(),
-        ..Default::default()
-    };
-    put_status(&c, &node, &status).await;
-    assert_eq!(c.read(path).await["version"], "3.4.5");
-    assert_eq!(
-        c.read("/v1/nodes/n1/core/versions").await,
-        json!({"versions": ["3.4.5"]})
-    );
 }
 
 #[tokio::test]
