@@ -29,4 +29,5 @@ mod faults;
 mod flows;
 mod functions;
 mod identity;
+mod manifests;
 mod supervise;

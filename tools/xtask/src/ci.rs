@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{codegen, contracts, root, tidy};
+use crate::{codegen, contracts, manifests, root, tidy};
 
 /// Cargo features that test builds have: the clock can be shifted from outside.
 pub(crate) const TEST_FEATURES: &str = "baetyl-kit/test-clock";
@@ -55,6 +55,7 @@ pub(crate) fn run() -> Result<()> {
         ("format", || sh("cargo", &["fmt", "--all", "--check"], &[])),
         ("codegen", || codegen::run(true)),
         ("contracts", || contracts::run(false)),
+        ("manifests", || manifests::run(true)),
         ("tidy", tidy::run),
         ("clippy", clippy),
         ("test", || test(true)),

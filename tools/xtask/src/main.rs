@@ -7,6 +7,7 @@
 mod ci;
 mod codegen;
 mod contracts;
+mod manifests;
 mod tidy;
 
 use std::os::unix::process::CommandExt as _;
@@ -55,6 +56,12 @@ enum Command {
         /// Writes the baseline anew when nothing broke.
         #[arg(long)]
         accept: bool,
+    },
+    /// Renders the node classes of `manifests/` with kustomize.
+    Manifests {
+        /// Only says whether the checked-in manifests are up to date.
+        #[arg(long)]
+        check: bool,
     },
     /// Checks crate directions, orphan files, cited paths, licences and lengths.
     Tidy,
@@ -139,6 +146,7 @@ fn run(command: Command) -> Result<()> {
         Command::Ci => ci::run(),
         Command::Codegen { check } => codegen::run(check),
         Command::Contracts { accept } => contracts::run(accept),
+        Command::Manifests { check } => manifests::run(check),
         Command::Tidy => tidy::run(),
     }
 }
