@@ -14,7 +14,6 @@ use super::{CLOUD, SYSTEM, Set, Workload, list, set, sets};
 const PENDING: &[&str] = &[
     "BAETYL_ENGINE__RUNTIME",
     "BAETYL_FUNCTION_PROXY__TLS__DIR",
-    "BAETYL_INIT__MODE",
     "BAETYL_INIT__PEERS__ENGINE",
     "BAETYL_INIT__PEERS__FUNCTION_PROXY",
     "BAETYL_INIT__PEERS__NODE",
