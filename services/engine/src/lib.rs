@@ -1,8 +1,8 @@
 //! Reconciler of an edge node: what an accepted desire wants is made to run, watched, and undone when it fails.
 //!
 //! Start at [`run`]. `desire.rs` follows the desire and has one task for each application (`app.rs`), which drives
-//! [`baetyl_model::update`]; `stage.rs` makes a version complete, [`resolve`] turns it into workloads, `act.rs` tells the
-//! runtime; `report.rs` rolls up what is seen. [`ports`] is all it needs of others, [`store`] all it must not forget.
+//! [`baetyl_model::update`]; `stage.rs` makes a version complete, the runtime turns it into workloads, `act.rs` tells it
+//! what to run; `report.rs` rolls up what is seen. [`ports`] is all it needs of others, [`store`] all it must not forget.
 //!
 //! Needs nobody to start: what it ran before is taken up again from its own store. Without an accepted desire nothing is
 //! ever stopped. Never talks to the cloud, never opens a file of another service.
@@ -39,8 +39,8 @@ mod native;
 pub mod objects;
 pub mod ports;
 pub mod registry;
+pub mod release;
 mod report;
-pub mod resolve;
 mod shadow;
 pub mod shape;
 mod stage;
@@ -48,7 +48,6 @@ pub mod store;
 #[cfg(test)]
 mod testing;
 pub mod token;
-pub mod users;
 
 pub use config::{Config, RuntimeCommand};
 
@@ -62,7 +61,6 @@ use crate::meters::Meters;
 use crate::objects::Objects;
 use crate::ports::{CloudEvent, Ports, Runtime};
 use crate::registry::Registry;
-use crate::resolve::Place;
 use crate::store::{Store, StoreError};
 use crate::token::TokenIssuer;
 
@@ -215,14 +213,20 @@ async fn open<P: Ports>(
     kit: &Kit,
     joined: Joined<P>,
 ) -> Result<(Arc<Context<P>>, Beginning, Queues), Error> {
-    let dir = kit.state_dir_with(dir_mode(&joined.runtime))?;
-    if joined.runtime.users().are_own() {
+    let shares = joined.runtime.shares_directory();
+    // Instances lie in engine's directory: their users must be able to pass it. All else in it is closed by itself.
+    let dir = kit.state_dir_with(if shares { 0o711 } else { 0o700 })?;
+    if shares {
         // The sockets of applications are beneath.
         fsio::create_dir_mode(&kit.data_dir().join("run"), 0o755)?;
     }
     let max_unpacked = config.objects.max_unpacked.0;
     let files = open_when_free(dir, max_unpacked).await?;
-    bring_back_users(&joined.runtime, &files.records);
+    // Before anybody is given anything, everybody has what he had.
+    for record in &files.records {
+        let app = record.update.app();
+        joined.runtime.bring_back(app, &record.handed());
+    }
     let found = joined.runtime.found().await.unwrap_or_else(|error| {
         // Unknown, not absent: records go on as they are.
         tracing::error!(%error, "what is on this machine cannot be listed");
@@ -242,7 +246,6 @@ async fn open<P: Ports>(
         });
     }
     let ctx = Context {
-        place: place(&config, kit, &joined.runtime),
         config,
         clock: kit.clock().clone(),
         tasks: kit.tasks().clone(),
@@ -306,51 +309,4 @@ fn open_files(dir: &Path, max_unpacked: u64) -> Result<Files, Error> {
         certificates: Authority::open(&dir.join("ca.pem"))?,
         store,
     })
-}
-
-/// Instances lie in engine's directory: their users must be able to pass it. All else in it is closed by itself.
-fn dir_mode<R: Runtime>(runtime: &R) -> u32 {
-    if runtime.users().are_own() {
-        0o711
-    } else {
-        0o700
-    }
-}
-
-/// Before anybody is given a user, everybody has the one he had.
-fn bring_back_users<R: Runtime>(runtime: &R, records: &[store::AppRecord]) {
-    for record in records.iter().filter(|record| record.user.is_some()) {
-        let app = record.update.app();
-        if let Err(error) = runtime.users().assign(app, record.user) {
-            tracing::error!(%error, "an application cannot keep its user");
-        }
-    }
-}
-
-fn place<R: Runtime>(config: &Config, kit: &Kit, runtime: &R) -> Place {
-    let runtimes = config.runtime_commands();
-    let is_private = |(_, command): &(&String, &Vec<String>)| {
-        let program = command.first().map(Path::new);
-        program.is_some_and(|program| program.is_absolute() && users::closed(program).is_some())
-    };
-    let private_runtimes = if runtime.users().are_own() {
-        let private = runtimes.iter().filter(is_private);
-        private.map(|(id, _)| id.clone()).collect()
-    } else {
-        std::collections::BTreeSet::new()
-    };
-    for id in &private_runtimes {
-        tracing::warn!(
-            runtime = id,
-            "the program of a function runtime is closed to other users: its functions run as the user of engine"
-        );
-    }
-    Place {
-        data_dir: kit.data_dir().to_owned(),
-        run_dir: kit.data_dir().join("engine/run"),
-        node_socket: kit.app_socket("node"),
-        function_socket: kit.app_socket("function-proxy"),
-        runtimes,
-        private_runtimes,
-    }
 }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use baetyl_model::Application;
 use baetyl_model::resource::{Service, VolumeSource};
-use baetyl_model::rollup;
 use baetyl_model::strict;
 use baetyl_model::update::Limits;
 use serde::{Deserialize, Serialize};
@@ -109,14 +108,6 @@ impl Shape {
     pub fn wanted(&self) -> u32 {
         let services = u32::try_from(self.services.len()).unwrap_or(u32::MAX);
         self.instances.saturating_mul(services)
-    }
-
-    /// What decides how instances add up.
-    pub fn for_rollup(&self) -> rollup::Shape {
-        rollup::Shape {
-            wanted: self.wanted(),
-            job: self.is_job(),
-        }
     }
 
     /// Deadlines of its updates: without a probe that says "ready" an instance has to last a while, and a startup probe

@@ -214,7 +214,8 @@ async fn endpoints_tell_where_services_and_functions_run_and_who_may_call() {
         .unwrap()
         .parse()
         .unwrap();
-    assert!((50200..=51000).contains(&port));
+    let native = &node.config.native;
+    assert!((native.port_min..=native.port_max).contains(&port));
 }
 
 #[tokio::test]

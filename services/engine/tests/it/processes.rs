@@ -295,7 +295,7 @@ async fn lives_on(lose: impl FnOnce(&Node)) {
     node.kill().await;
     lose(&node);
     // Whatever is handed out anew would be another port.
-    node.config.native.port_min += 300;
+    node.config.native.port_min += 50;
     node.peers.statuses.lock().unwrap().clear();
     node.start().await;
     node.until("shop", "Healthy 1").await;

@@ -47,7 +47,7 @@ fn case() -> Case {
 }
 
 impl Case {
-    fn resolve(&self, release: &Release) -> Result<Resolved, ResolveError> {
+    fn resolve(&self, release: &Release) -> Result<Resolved<WorkloadSpec>, ResolveError> {
         let bodies = release.bodies();
         let request = Request {
             release: &release.desired,

@@ -7,17 +7,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use baetyl_model::desire::DesiredApp;
-use baetyl_model::name::{NameError, Namespace, ServiceName};
+use baetyl_model::name::{NameError, ServiceName};
 use baetyl_model::resource::{JobConfig, Service};
 use baetyl_runtime_native::spec::{
     FileSpec, InstancePort, InstanceSpec, Limits, Program, QuantityError, RestartPolicy, RunAs,
 };
-use baetyl_runtime_native::{InstanceId, WorkloadKey, WorkloadKind, WorkloadSpec};
+use baetyl_runtime_native::{InstanceId, Instances as _, WorkloadKey, WorkloadKind, WorkloadSpec};
 use jiff::Timestamp;
 
 use crate::bodies::Bodies;
 use crate::certificates::Certificates;
 use crate::objects::Objects;
+use crate::release::{NodeIdentity, Resolved, namespace_of};
 use crate::shape::Shape;
 use crate::token::TokenIssuer;
 
@@ -25,14 +26,9 @@ mod env;
 mod function;
 mod mounts;
 
-/// Namespace of user applications.
-pub const USER_NAMESPACE: &str = "baetyl-edge";
-/// Namespace of system applications.
-pub const SYSTEM_NAMESPACE: &str = "baetyl-edge-system";
-
 /// Why a release cannot run here. Always a fault of the release, except `Ports`.
 #[derive(Debug, thiserror::Error)]
-pub enum ResolveError {
+pub(crate) enum ResolveError {
     /// Needs Kubernetes.
     #[error("applications of type {0} need Kubernetes; this node runs in native mode")]
     Kind(String),
@@ -134,7 +130,7 @@ pub enum ResolveError {
 
 /// What every instance on this node has in common.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub(crate) struct Place {
     /// The directory all edge services share.
     pub data_dir: PathBuf,
     /// Instance directories lie beneath `<run_dir>/<ns>/<app>/<version>/<service>/<i>`.
@@ -151,7 +147,7 @@ pub struct Place {
 
 impl Place {
     /// Directory of one instance.
-    pub fn instance_dir(&self, id: &InstanceId) -> PathBuf {
+    pub(crate) fn instance_dir(&self, id: &InstanceId) -> PathBuf {
         let key = &id.workload;
         let mut dir = self.run_dir.clone();
         dir.extend([
@@ -164,17 +160,8 @@ impl Place {
     }
 }
 
-/// Who this node is, as the desire that brought the release said.
-#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
-pub struct NodeIdentity {
-    /// Tenant.
-    pub namespace: String,
-    /// Name of the node.
-    pub name: String,
-}
-
 /// What one resolution needs.
-pub struct Request<'a> {
+pub(crate) struct Request<'a> {
     /// What shall run.
     pub release: &'a DesiredApp,
     /// Its bodies.
@@ -196,41 +183,16 @@ pub struct Request<'a> {
 }
 
 /// Hands out ports: instance and how many.
-pub type AssignPorts<'a> = dyn FnMut(&InstanceId, usize) -> Result<Vec<u16>, String> + 'a;
-
-/// What the runtime shall run for one release.
-#[derive(Debug, Clone)]
-pub struct Resolved {
-    /// Run to their end one after the other before the services start.
-    pub init: Vec<WorkloadSpec>,
-    /// What serves (or, for a job, ends).
-    pub services: Vec<WorkloadSpec>,
-    /// What others want to know of it.
-    pub shape: Shape,
-}
-
-/// Namespace directory of a release.
-pub fn namespace_of(system: bool) -> Namespace {
-    let name = if system {
-        SYSTEM_NAMESPACE
-    } else {
-        USER_NAMESPACE
-    };
-    #[expect(
-        clippy::expect_used,
-        reason = "both constants are valid names, and a test says so"
-    )]
-    Namespace::new(name).expect("constant")
-}
+pub(crate) type AssignPorts<'a> = dyn FnMut(&InstanceId, usize) -> Result<Vec<u16>, String> + 'a;
 
 /// Resolves a release.
 ///
 /// # Errors
 /// The first thing that keeps it from running here.
-pub fn resolve(
+pub(crate) fn resolve(
     request: &Request<'_>,
     ports: &mut AssignPorts<'_>,
-) -> Result<Resolved, ResolveError> {
+) -> Result<Resolved<WorkloadSpec>, ResolveError> {
     let app = &request.bodies.app;
     if matches!(app.kind(), "helm" | "yaml") {
         return Err(ResolveError::Kind(app.kind().to_owned()));
@@ -387,7 +349,7 @@ fn program(service: &Service) -> Result<Program, ResolveError> {
 }
 
 /// The instance's file with who it is, relative to its directory.
-pub const TOKEN_FILE: &str = "token";
+pub(crate) const TOKEN_FILE: &str = "token";
 
 fn token_file(request: &Request<'_>, id: &InstanceId) -> FileSpec {
     let key = &id.workload;

@@ -13,7 +13,7 @@ use crate::config::Native;
 
 /// Users of applications.
 #[derive(Debug, Default)]
-pub struct Users {
+pub(crate) struct Users {
     /// None: applications run as engine's own user.
     pool: Option<UidPool>,
     /// Why they do although engine is root and was not told so.
@@ -47,7 +47,7 @@ impl Users {
     }
 
     /// Users of this range.
-    pub fn of_range(range: std::ops::RangeInclusive<u32>) -> Self {
+    pub(crate) fn of_range(range: std::ops::RangeInclusive<u32>) -> Self {
         Self {
             pool: Some(UidPool::new(range)),
             shared: None,
@@ -55,12 +55,12 @@ impl Users {
     }
 
     /// True when applications have users of their own.
-    pub fn are_own(&self) -> bool {
+    pub(crate) fn are_own(&self) -> bool {
         self.pool.is_some()
     }
 
     /// Why applications share engine's user although each should have its own, as a sentence.
-    pub fn shared(&self) -> Option<&str> {
+    pub(crate) fn shared(&self) -> Option<&str> {
         self.shared.as_deref()
     }
 
@@ -68,7 +68,7 @@ impl Users {
     ///
     /// # Errors
     /// When the range is used up.
-    pub fn assign(
+    pub(crate) fn assign(
         &self,
         app: &AppName,
         previous: Option<u32>,
@@ -78,7 +78,7 @@ impl Users {
     }
 
     /// The application is gone with all its files.
-    pub fn release(&self, app: &AppName) {
+    pub(crate) fn release(&self, app: &AppName) {
         if let Some(pool) = &self.pool {
             pool.release(app);
         }
