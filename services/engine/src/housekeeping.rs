@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use crate::context::Context;
-use crate::ports::{Content as _, ContentError, ContentEvent, Ports};
+use crate::ports::{Content as _, ContentError, ContentEvent, Ports, Runtime as _};
 
 /// What the task is asked.
 #[derive(Debug)]
@@ -124,6 +124,12 @@ impl<P: Ports> Keeper<P> {
         }
     }
 
+    /// Whether everything that runs is in our own records: what an application needs that has none is not known.
+    fn knows_all(&self) -> bool {
+        let board = &self.ctx.board;
+        board.accepted().is_some() && board.views().values().all(|view| view.lost.is_empty())
+    }
+
     async fn sweep(&mut self) {
         self.redeclare().await;
         if let Err(error) = self.ctx.store.retain_bodies(&self.ctx.registry).await {
@@ -136,6 +142,11 @@ impl<P: Ports> Keeper<P> {
         let swept = tokio::task::spawn_blocking(move || objects.retain(&registry)).await;
         if let Ok(Err(error)) = swept {
             tracing::warn!(%error, "objects could not be removed");
+        }
+        if self.knows_all()
+            && let Err(error) = self.ctx.runtime.sweep(self.ctx.registry.union()).await
+        {
+            tracing::warn!(%error, "the runtime could not remove what nobody needs");
         }
     }
 }

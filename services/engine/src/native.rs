@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use baetyl_kit::{CancellationToken, Kit};
+use baetyl_model::Digest;
 use baetyl_model::name::{AppName, ServiceName, Version};
-use baetyl_model::report::RunMode;
+use baetyl_model::report::{MachineStats, RunMode};
 use baetyl_model::workload::{self, Observed, Usage, WorkloadKey};
 use baetyl_runtime_native::config::{Backoff, CgroupMode, LogLimits, SecretsDir};
 use baetyl_runtime_native::{
@@ -19,7 +20,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::config::Config;
-use crate::ports::{LogError, LogPosition, LogStart, Remark, Runtime, RuntimeError};
+use crate::ports::{LogError, LogPosition, LogStart, Machines, Remark, Runtime, RuntimeError};
 use crate::release::{Contents, Handed, Resolved, namespace_of};
 
 mod logs;
@@ -246,6 +247,7 @@ impl Runtime for Native {
 
     const IN_PLACE: bool = false;
     const MODE: RunMode = RunMode::Native;
+    const TAKES_OBJECTS: bool = true;
 
     fn key(workload: &WorkloadSpec) -> &WorkloadKey {
         &workload.key
@@ -373,6 +375,19 @@ impl Runtime for Native {
             (observed::id(&id), Usage { cpu, memory })
         });
         usage.collect()
+    }
+
+    fn machines(&self) -> Option<Machines> {
+        None
+    }
+
+    async fn machine_stats(&self) -> Vec<MachineStats> {
+        Vec::new()
+    }
+
+    /// Files of configurations lie in the directories of instances and go with these.
+    async fn sweep(&self, _: BTreeSet<Digest>) -> Result<(), RuntimeError> {
+        Ok(())
     }
 }
 

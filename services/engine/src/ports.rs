@@ -2,7 +2,7 @@
 //!
 //! Each has one adapter (`native.rs`, `content.rs`, `shadow.rs`) and one hand-written fake for tests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use baetyl_kit::tasks::Tasks;
 use baetyl_model::desire::{ObjectRef, ResourceRef};
 use baetyl_model::name::{AppName, Version};
-use baetyl_model::report::RunMode;
+use baetyl_model::report::{MachineStats, NodeInfo, RunMode};
 use baetyl_model::workload::{InstanceId, Observed, Usage, WorkloadKey};
 use baetyl_model::{Digest, NodeStats, NodeStatus};
 use bytes::Bytes;
@@ -54,6 +54,9 @@ pub trait Runtime: Clone + Send + Sync + 'static {
 
     /// How applications run, for the report.
     const MODE: RunMode;
+
+    /// True when engine holds the objects of applications itself; otherwise they go from sync to where they are used.
+    const TAKES_OBJECTS: bool;
 
     /// Names a workload.
     fn key(workload: &Self::Workload) -> &WorkloadKey;
@@ -128,6 +131,27 @@ pub trait Runtime: Clone + Send + Sync + 'static {
 
     /// CPU (cores) and memory (bytes) of every running instance.
     fn usage(&self) -> impl Future<Output = BTreeMap<InstanceId, Usage>> + Send;
+
+    /// The machines applications run on, where the runtime knows them; None: node looks at its own.
+    fn machines(&self) -> Option<Machines>;
+
+    /// Figures of these machines; empty: node looks at its own.
+    fn machine_stats(&self) -> impl Future<Output = Vec<MachineStats>> + Send;
+
+    /// Removes what the runtime keeps of configurations and secrets that nobody needs any more.
+    fn sweep(
+        &self,
+        needed: BTreeSet<Digest>,
+    ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+}
+
+/// The machines of a cluster.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Machines {
+    /// By host name.
+    pub nodes: Arc<BTreeMap<String, NodeInfo>>,
+    /// Version of the cluster's software.
+    pub mode_info: String,
 }
 
 /// A fact about the node that its report tells as a condition.

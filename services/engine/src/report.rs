@@ -113,8 +113,8 @@ pub(crate) async fn report_stats<P: Ports>(ctx: Arc<Context<P>>) {
     let mut had_any = false;
     loop {
         ticks.tick().await;
-        let usage = ctx.runtime.usage().await;
-        if usage.is_empty() && !had_any {
+        let (usage, machines) = (ctx.runtime.usage().await, ctx.runtime.machine_stats().await);
+        if usage.is_empty() && machines.is_empty() && !had_any {
             continue;
         }
         had_any = !usage.is_empty();
@@ -126,7 +126,7 @@ pub(crate) async fn report_stats<P: Ports>(ctx: Arc<Context<P>>) {
         });
         let stats = NodeStats {
             time: Some(ctx.clock.now()),
-            nodes: Vec::new(),
+            nodes: machines,
             instances: instances.collect(),
         };
         if let Err(error) = ctx.shadow.put_report(None, Some(stats)).await {
@@ -186,12 +186,15 @@ impl Roller {
             .map(|(name, view)| (name.clone(), self.app(&ctx.runtime, view, &observed, now)))
             .collect();
         let header = ctx.board.accepted().map(|accepted| accepted.header);
+        let machines = ctx.runtime.machines().unwrap_or_default();
         NodeStatus {
             conditions: self.node_conditions(header.as_ref(), &apps, ctx.runtime.remarks(), now),
             observed: header,
             apps,
             core: self.core.clone(),
             run_mode: P::Runtime::MODE,
+            nodes: (*machines.nodes).clone(),
+            mode_info: machines.mode_info,
             ..NodeStatus::default()
         }
     }

@@ -213,11 +213,9 @@ impl<P: Ports> App<P> {
             Err(error) => return Err(Unstartable::Refused(error.to_string())),
         };
         self.learn_shape(stored, &held);
-        let complete = stored
-            .desired
-            .objects
-            .iter()
-            .all(|object| self.ctx.objects.has(object));
+        let mut objects = stored.desired.objects.iter();
+        let complete =
+            !P::Runtime::TAKES_OBJECTS || objects.all(|object| self.ctx.objects.has(object));
         let bodies = match Bodies::parse(&stored.desired, |digest| held.get(digest).cloned()) {
             Ok(bodies) if complete => bodies,
             Ok(_) => return Err(Unstartable::Incomplete),

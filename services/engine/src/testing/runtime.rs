@@ -5,8 +5,9 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use baetyl_model::Digest;
 use baetyl_model::name::{AppName, Version};
-use baetyl_model::report::RunMode;
+use baetyl_model::report::{MachineStats, RunMode};
 use baetyl_model::workload::{InstanceId, Observed, Usage, Workload, WorkloadState};
 use baetyl_runtime_native::spec::InstancePort;
 use baetyl_runtime_native::status::{
@@ -22,7 +23,7 @@ use crate::native::observed;
 use crate::native::resolve::Place;
 use crate::native::users::Users;
 use crate::native::{key_of, resolve_here};
-use crate::ports::{LogError, LogPosition, LogStart, Remark, Runtime, RuntimeError};
+use crate::ports::{LogError, LogPosition, LogStart, Machines, Remark, Runtime, RuntimeError};
 use crate::release::{Contents, Handed, Resolved};
 
 /// What the instances of a version do once they are started.
@@ -310,6 +311,7 @@ impl Runtime for FakeRuntime {
 
     const IN_PLACE: bool = false;
     const MODE: RunMode = RunMode::Native;
+    const TAKES_OBJECTS: bool = true;
 
     fn key(workload: &WorkloadSpec) -> &WorkloadKey {
         &workload.key
@@ -513,5 +515,18 @@ impl Runtime for FakeRuntime {
             }
         }
         usage
+    }
+
+    fn machines(&self) -> Option<Machines> {
+        None
+    }
+
+    async fn machine_stats(&self) -> Vec<MachineStats> {
+        Vec::new()
+    }
+
+    /// Files of configurations lie in the directories of instances and go with these.
+    async fn sweep(&self, _: BTreeSet<Digest>) -> Result<(), RuntimeError> {
+        Ok(())
     }
 }
