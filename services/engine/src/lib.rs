@@ -23,7 +23,6 @@ use tokio::sync::watch;
 mod act;
 mod api;
 mod app;
-pub mod archive;
 mod board;
 pub mod bodies;
 pub mod certificates;

@@ -279,6 +279,10 @@ pub trait Content: Clone + Send + Sync + 'static {
         spool: &Path,
     ) -> impl Future<Output = Result<PathBuf, ContentError>> + Send;
 
+    /// Tells the public key of tickets for objects.
+    fn trust_app_key(&self, key: [u8; 32])
+    -> impl Future<Output = Result<(), ContentError>> + Send;
+
     /// Puts an event into the durable outbox.
     fn put_event(
         &self,

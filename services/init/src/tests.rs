@@ -157,6 +157,18 @@ impl SyncService for FakeSync {
     ) -> Result<Response<PutEventResponse>, Status> {
         not_here()
     }
+    async fn export_identity(
+        &self,
+        _: Request<ExportIdentityRequest>,
+    ) -> Result<Response<ExportIdentityResponse>, Status> {
+        not_here()
+    }
+    async fn trust_app_key(
+        &self,
+        _: Request<TrustAppKeyRequest>,
+    ) -> Result<Response<TrustAppKeyResponse>, Status> {
+        not_here()
+    }
 }
 
 /// A sync on its socket; its health is that of the kit.

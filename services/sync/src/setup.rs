@@ -24,7 +24,9 @@ use crate::db::{self, Db, DbError};
 use crate::identity::store::IdentityStore;
 use crate::keep::Keeper;
 use crate::link::{self, Link};
+use crate::mirror::{Mirror, Offering, Restorer};
 use crate::node::Node;
+use crate::objects::AppKey;
 use crate::outbox::Outbox;
 use crate::outbox::results::Commands;
 use crate::server::Server;
@@ -85,8 +87,16 @@ pub(crate) struct Parts {
     pub(crate) server: Server,
     pub(crate) link: Link,
     pub(crate) keeper: Arc<Keeper>,
-    /// Why an identity that was installed cannot be used any more.
-    pub(crate) lost: Option<String>,
+    /// Why there is no identity where there should be one.
+    pub(crate) missing: Option<String>,
+    /// Where an identity and a desire can be restored from.
+    pub(crate) copies: Option<Copies>,
+}
+
+/// What is restored while sync runs.
+pub(crate) struct Copies {
+    pub(crate) restorer: Restorer,
+    pub(crate) offering: Offering,
 }
 
 /// What is on disk.
@@ -118,6 +128,19 @@ pub(crate) async fn open(
     let state = blocking(move || open_state(medium, &dir)).await?;
     let clock = kit.clock().clone();
     let trust = Arc::new(TrustClock::open(Arc::clone(&state.db), clock.clone())?);
+    let restorer = config.identity.mirror.as_deref().map(|dir| Restorer {
+        mirror: Mirror::new(dir),
+        identity: Arc::clone(&state.identity),
+        trust: Arc::clone(&trust),
+    });
+    let missing = match &restorer {
+        Some(restorer) => restorer
+            .restore()
+            .await
+            .err()
+            .or_else(|| state.lost.clone()),
+        None => state.lost.clone(),
+    };
     let outbox = Outbox::new(Arc::clone(&state.db), config.outbox.events);
     for message in state.put_aside.iter().chain(&state.lost) {
         tell_loss(&outbox, &clock, message).await;
@@ -147,12 +170,21 @@ pub(crate) async fn open(
         clock: clock.clone(),
         identity: Arc::clone(&state.identity),
         trust: Arc::clone(&trust),
-        node,
+        node: node.clone(),
         outbox: outbox.clone(),
         dispatcher,
         metrics: kit.metrics().clone(),
     };
     let link = Link::new(parts, told, state.untold, uplink);
+    let copies = restorer.map(|restorer| Copies {
+        offering: Offering {
+            mirror: restorer.mirror.clone(),
+            identity: state.identity.watch(),
+            node,
+            link: link.state(),
+        },
+        restorer,
+    });
     let server = Server {
         clock,
         db: state.db,
@@ -164,12 +196,14 @@ pub(crate) async fn open(
         outbox,
         link: link.state(),
         link_states: Revisions::new(),
+        app_key: Arc::new(AppKey::default()),
     };
     Ok(Parts {
         server,
         link,
         keeper,
-        lost: state.lost,
+        missing,
+        copies,
     })
 }
 

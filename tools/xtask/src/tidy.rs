@@ -63,6 +63,7 @@ fn allowed(folder: &str) -> Option<&'static [&'static str]> {
         "services/lib/model" => &[],
         "services/lib/kit" => &[],
         "services/lib/ledger" => &["services/lib/kit"],
+        "services/lib/archive" => &["services/lib/model"],
         "proto" => &["services/lib/model"],
         "services/lib/runtime-native" => &["services/lib/model"],
         "services/runtimes/host" => SERVICE,

@@ -373,6 +373,21 @@ async fn an_application_that_is_no_longer_desired_is_removed_with_all_it_left() 
 }
 
 #[tokio::test]
+async fn sync_learns_the_key_of_tickets_again_when_it_may_have_forgotten_it() {
+    let bench = Bench::started().await;
+    let (_, engine) = bench.engine.as_ref().unwrap();
+    let key = Some(engine.ctx.tokens.public_key());
+    eventually!(bench.content.key() == key);
+    bench.content.lose_everything();
+    bench
+        .content
+        .fail(Some(ContentError::Later("not now".to_owned())));
+    bench.content.tell(ContentEvent::Opened);
+    bench.content.fail(None);
+    eventually!(bench.content.key() == key);
+}
+
+#[tokio::test]
 async fn an_application_that_is_wished_again_while_it_goes_comes_back() {
     let bench = Bench::started().await;
     let shop = app("shop", "1");

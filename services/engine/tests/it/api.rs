@@ -184,6 +184,7 @@ async fn endpoints_tell_where_services_and_functions_run_and_who_may_call() {
         }
     };
     assert_eq!(table.app_key, *node.peers.key.lock().unwrap());
+    eventually!(table.app_key == *node.peers.ticket_key.lock().unwrap());
     let strange = WatchEndpointsRequest {
         resume_token: "of-another-start".to_owned(),
     };

@@ -1,7 +1,7 @@
 //! Who calls: roles on core sockets, application tokens on application sockets.
 //!
 //! [`core`] and [`apps`] make the [`Authorize`] functions that servers of the edge are given; both end at the table of
-//! [`baetyl_proto::callers`]; tokens are those of [`baetyl_proto::token`]. See `docs/adr/0003-roles-on-sockets.md` and `docs/adr/0004-application-tokens.md`.
+//! [`baetyl_proto::callers`]; tokens are those of [`baetyl_proto::token`]. [`tickets`] is for the objects of Pods. See `docs/adr/0003-roles-on-sockets.md` and `docs/adr/0004-application-tokens.md`.
 
 use std::sync::Arc;
 
@@ -10,6 +10,10 @@ use baetyl_proto::callers::{Role, may_call};
 use baetyl_proto::token;
 use http::HeaderMap;
 use tonic::Status;
+
+mod tickets;
+
+pub use tickets::tickets;
 
 /// For a core socket: the peer must be our own user or root, and names its role itself; without a role it is `admin`.
 pub fn core() -> Authorize {

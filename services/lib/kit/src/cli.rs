@@ -136,8 +136,10 @@ struct Cli {
     command: Command,
 }
 
+/// What every program can do. Programs with further subcommands flatten it into their own clap type and give it to
+/// [`Service::execute`].
 #[derive(Subcommand, Debug)]
-enum Command {
+pub enum Command {
     /// Run the service until SIGTERM or SIGINT; a second signal ends it at once
     Run(RunArgs),
     /// Print the version
@@ -210,16 +212,34 @@ impl Service {
     {
         let mut command = Cli::command().name(self.program).about(about);
         match parse(&mut command, std::env::args_os()) {
-            Ok(Command::Run(args)) => self.run(&args, run),
-            Ok(Command::Version) => print(&format!("{} {}\n", self.program, crate::VERSION)),
-            Ok(Command::Completion { shell }) => {
-                let mut script = Vec::new();
-                clap_complete::generate(shell, &mut command, self.program, &mut script);
-                print(&String::from_utf8_lossy(&script))
-            }
+            Ok(parsed) => self.execute(parsed, command, run),
             Err(error) => {
                 let _ = error.print();
                 ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_USAGE))
+            }
+        }
+    }
+
+    /// Does what the command line says; `program` is the whole of it, for completion scripts.
+    pub fn execute<C, F, Fut, E>(
+        self,
+        command: Command,
+        mut program: clap::Command,
+        run: F,
+    ) -> ExitCode
+    where
+        C: Configuration,
+        F: FnOnce(C, Kit) -> Fut,
+        Fut: Future<Output = Result<(), E>>,
+        E: Into<BoxError>,
+    {
+        match command {
+            Command::Run(args) => self.run(&args, run),
+            Command::Version => print(&format!("{} {}\n", self.program, crate::VERSION)),
+            Command::Completion { shell } => {
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut program, self.program, &mut script);
+                print(&String::from_utf8_lossy(&script))
             }
         }
     }

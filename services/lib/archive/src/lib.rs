@@ -1,5 +1,6 @@
 //! Unpacks program packages and code archives, without trusting them: nothing is written outside the target, no device
-//! or socket is made, set-id bits are dropped, and the total size is bounded.
+//! or socket is made, set-id bits are dropped, and the total size is bounded. Engine (native mode) and the init container
+//! of Pods with objects (`baetyl-sync stage`) unpack by the same rules.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
