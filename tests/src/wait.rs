@@ -52,7 +52,11 @@ where
     attempts(patience, Duration::from_millis(50), what, attempt).await
 }
 
-async fn attempts<T, F, Fut>(
+/// [`until`] with another deadline and another pause between two attempts, for attempts that are costly.
+///
+/// # Errors
+/// The last failure, when the deadline is over.
+pub async fn attempts<T, F, Fut>(
     patience: Duration,
     pause: Duration,
     what: &str,

@@ -19,12 +19,9 @@ pub(crate) const TEST_FEATURES: &str = "baetyl-kit/test-clock";
 /// When it cannot be started or ends with another code than 0.
 pub(crate) fn sh(program: &str, args: &[&str], env: &[(&str, &str)]) -> Result<()> {
     println!("$ {program} {}", args.join(" "));
-    let mut command = Command::new(program);
-    strip(&mut command);
-    let status = command
+    let status = command(program)
         .args(args)
         .envs(env.iter().copied())
-        .current_dir(root())
         .status()
         .with_context(|| format!("cannot start {program}"))?;
     if !status.success() {
@@ -33,13 +30,16 @@ pub(crate) fn sh(program: &str, args: &[&str], env: &[(&str, &str)]) -> Result<(
     Ok(())
 }
 
-/// Takes what is about this program out of the environment of another.
-fn strip(command: &mut Command) {
+/// A program in the root of the workspace, with the environment of a shell.
+pub(crate) fn command(program: &str) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         if is_about_xtask(&name.to_string_lossy()) {
             command.env_remove(name);
         }
     }
+    command.current_dir(root());
+    command
 }
 
 /// What cargo told this program about its own package. Build scripts of others watch these variables: with them in its
@@ -191,21 +191,20 @@ fn tell_skips() {
 }
 
 fn clippy() -> Result<()> {
-    sh(
-        "cargo",
-        &[
-            "clippy",
-            "--workspace",
-            "--all-targets",
+    // `--all-targets` leaves out the tests on a cluster: they are no part of the ordinary test run.
+    for targets in [&["--all-targets"][..], &["--test", "e2e"]] {
+        let before = ["clippy", "--workspace"];
+        let after = [
             "--features",
             TEST_FEATURES,
             "--locked",
             "--",
             "-D",
             "warnings",
-        ],
-        &[],
-    )
+        ];
+        sh("cargo", &[&before, targets, &after].concat(), &[])?;
+    }
+    Ok(())
 }
 
 /// Builds all programs, then runs all tests. In CI a test that would skip itself fails.

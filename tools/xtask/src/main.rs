@@ -7,6 +7,7 @@
 mod ci;
 mod codegen;
 mod contracts;
+mod e2e;
 mod tidy;
 
 use std::os::unix::process::CommandExt as _;
@@ -36,6 +37,11 @@ enum Command {
     },
     /// Runs all tests that need nothing but this machine; says what it skipped and why.
     Test,
+    /// Runs the tests that need a Kubernetes, on a test bed it makes for them (needs root).
+    E2e {
+        #[command(subcommand)]
+        what: e2e::E2e,
+    },
     /// Measures speed and size with release builds; prints a table and JSON.
     Bench {
         /// What to measure, e.g. `idle`, `links --nodes 5000`; nothing = everything.
@@ -135,6 +141,7 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Demo { check, one } => become_demo(check, one),
         Command::Test => ci::test(false),
+        Command::E2e { what } => e2e::run(&what),
         Command::Bench { args } => bench(&args),
         Command::Ci => ci::run(),
         Command::Codegen { check } => codegen::run(check),

@@ -4,7 +4,7 @@
 //! named at the end of the run, and has to be mended. It does not hold up everything else.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -41,12 +41,9 @@ pub(super) fn test(args: &[&str], env: &[(&str, &str)]) -> Result<Vec<String>> {
 /// Whether all is well, and the names of tests that are not.
 fn run(args: &[&str], env: &[(&str, &str)]) -> Result<(bool, Vec<String>)> {
     println!("$ cargo {}", args.join(" "));
-    let mut command = Command::new("cargo");
-    super::strip(&mut command);
-    let mut child = command
+    let mut child = super::command("cargo")
         .args(args)
         .envs(env.iter().copied())
-        .current_dir(crate::root())
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot start cargo")?;
