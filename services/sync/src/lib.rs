@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use baetyl_kit::error::chain;
 use baetyl_kit::grpc;
+use baetyl_kit::tls::Clients;
 use baetyl_kit::{Kit, listen::Listen};
 use baetyl_ledger::medium::{Disk, Medium};
 use baetyl_proto::shadow::Event;
@@ -75,6 +76,7 @@ async fn run_on(medium: Arc<dyn Medium>, config: Config, kit: Kit) -> Result<(),
         .add_service(SyncServiceServer::new(server).max_decoding_message_size(grpc::MAX_MESSAGE))
         .reflection(baetyl_proto::DESCRIPTORS)
         .authorize(baetyl_callers::core())
+        .in_node(Clients::Required)
         .serve(&listen)
         .await?;
     kit.tasks().spawn_until_shutdown("clean", keeper.run());
