@@ -30,3 +30,4 @@ mod flows;
 mod functions;
 mod identity;
 mod supervise;
+mod tcp;

@@ -11,10 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use baetyl_callers::connect;
 use baetyl_kit::backoff::Backoff;
 use baetyl_kit::crypto::CryptoError;
 use baetyl_kit::grpc::Endpoint;
 use baetyl_kit::listen::Listen;
+use baetyl_kit::tls::Clients;
 use baetyl_kit::{Kit, fsio, grpc};
 use baetyl_proto::callers::Role;
 use baetyl_proto::engine::engine_service_server::EngineServiceServer;
@@ -107,17 +109,12 @@ impl Ports for Real {
 /// When its files cannot be opened or its socket cannot be bound.
 pub async fn run(config: Config, kit: Kit) -> Result<(), Error> {
     let listening = kit.readiness().register("listeners");
-    let peer = |configured: &Option<Endpoint>, service: &str| {
-        configured
-            .clone()
-            .unwrap_or_else(|| Endpoint::unix(kit.core_socket(service)))
-    };
-    let connect = |endpoint: &Endpoint| grpc::connect_lazy(endpoint, Role::Engine.as_str());
+    let peer = |given: &Option<Endpoint>, to| connect(&kit, given.as_ref(), to, Role::Engine);
     let runtime = native::Native::open(&config, &kit, kit.shutdown().clone()).await;
     let joined = Joined::<Real> {
         runtime: runtime.map_err(|error| Error::Runtime(error.into()))?,
-        content: content::SyncClient::new(connect(&peer(&config.peers.sync, "sync"))?),
-        shadow: shadow::NodeClient::new(connect(&peer(&config.peers.node, "node"))?),
+        content: content::SyncClient::new(peer(&config.peers.sync, Role::Sync)?),
+        shadow: shadow::NodeClient::new(peer(&config.peers.node, Role::Node)?),
     };
     let listen = config
         .api
@@ -142,7 +139,8 @@ pub(crate) async fn serve<P: Ports>(
         .add_service(EngineServiceServer::new(api::Api::new(engine)))
         .reflection(baetyl_proto::DESCRIPTORS)
         .own_deadlines(&["/baetyl.engine.v1.EngineService/EnsureRunning"])
-        .authorize(baetyl_callers::core());
+        .authorize(baetyl_callers::core())
+        .in_node(Clients::Required);
     Ok(server.serve(listen).await?)
 }
 

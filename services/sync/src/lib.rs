@@ -33,6 +33,7 @@ use baetyl_kit::backoff::Backoff;
 use baetyl_kit::error::chain;
 use baetyl_kit::grpc;
 use baetyl_kit::readiness::ReadinessHandle;
+use baetyl_kit::tls::Clients;
 use baetyl_kit::{Kit, listen::Listen};
 use baetyl_ledger::medium::{Disk, Medium};
 use baetyl_proto::shadow::Event;
@@ -82,6 +83,7 @@ async fn run_on(medium: Arc<dyn Medium>, config: Config, kit: Kit) -> Result<(),
         .add_service(SyncServiceServer::new(server).max_decoding_message_size(grpc::MAX_MESSAGE))
         .reflection(baetyl_proto::DESCRIPTORS)
         .authorize(baetyl_callers::core())
+        .in_node(Clients::Required)
         .serve(&core)
         .await?;
     grpc::Server::new(&kit, "sync-apps")
@@ -89,6 +91,7 @@ async fn run_on(medium: Arc<dyn Medium>, config: Config, kit: Kit) -> Result<(),
         .reflection(baetyl_proto::DESCRIPTORS)
         .authorize(baetyl_callers::tickets(move || key.get()))
         .open_to_apps()
+        .in_node(Clients::Optional)
         .serve(&apps)
         .await?;
     kit.tasks().spawn_until_shutdown("clean", keeper.run());

@@ -4,14 +4,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use baetyl_callers::connect;
 use baetyl_kit::clock::Clock;
 use baetyl_kit::crypto::{CryptoError, KeyFile, SealKey};
-use baetyl_kit::grpc::{Client, ConnectError, Endpoint, connect_lazy};
+use baetyl_kit::grpc::{ConnectError, Endpoint};
 use baetyl_kit::resume::Revisions;
 use baetyl_kit::serve::ServeError;
 use baetyl_kit::tls::{self, CertTime, Roots, ServerTrust, TlsError};
 use baetyl_kit::{Kit, fsio};
 use baetyl_ledger::medium::Medium;
+use baetyl_proto::callers::Role;
 use baetyl_proto::convert::time;
 use baetyl_proto::shadow::Event;
 use rustls::{ClientConfig, RootCertStore};
@@ -146,13 +148,14 @@ pub(crate) async fn open(
         tell_loss(&outbox, &clock, message).await;
     }
 
-    let client = peer(kit, "node", config.peers.node.as_ref())?;
+    let peer = |to, given: &Option<Endpoint>| connect(kit, given.as_ref(), to, Role::Sync);
+    let client = peer(Role::Node, &config.peers.node)?;
     let node = Node::follow(kit.tasks(), client, state.identity.watch());
     let (results, told) = mpsc::channel(RESULTS);
     let dispatcher = Dispatcher::new(
         state.commands,
-        peer(kit, "engine", config.peers.engine.as_ref())?,
-        peer(kit, "function-proxy", config.peers.function_proxy.as_ref())?,
+        peer(Role::Engine, &config.peers.engine)?,
+        peer(Role::Proxy, &config.peers.function_proxy)?,
         results,
         kit.tasks().clone(),
     );
@@ -217,12 +220,6 @@ async fn tell_loss(outbox: &Outbox, clock: &Clock, message: &str) {
         ..Event::default()
     };
     put_event(outbox, event).await;
-}
-
-/// Another core service, on its socket unless the configuration says otherwise.
-fn peer(kit: &Kit, service: &str, given: Option<&Endpoint>) -> Result<Client, ConnectError> {
-    let socket = || Endpoint::unix(kit.core_socket(service));
-    connect_lazy(&given.cloned().unwrap_or_else(socket), "sync")
 }
 
 fn stager(
