@@ -18,6 +18,7 @@ use baetyl_kit::grpc::Endpoint;
 use baetyl_kit::listen::Listen;
 use baetyl_kit::tls::Clients;
 use baetyl_kit::{Kit, fsio, grpc};
+use baetyl_model::report::RunMode;
 use baetyl_proto::callers::Role;
 use baetyl_proto::engine::engine_service_server::EngineServiceServer;
 use tokio::sync::watch;
@@ -50,7 +51,7 @@ pub mod store;
 mod testing;
 pub mod token;
 
-pub use config::{Config, RuntimeCommand};
+pub use config::{Config, FunctionRuntime};
 
 use crate::board::Board;
 use crate::certificates::{Authority, CertificateError};
@@ -83,6 +84,9 @@ pub enum Error {
     /// The runtime.
     #[error("the runtime cannot be opened")]
     Runtime(#[source] baetyl_kit::error::BoxError),
+    /// This program has no runtime for Kubernetes.
+    #[error("this program was built without kube mode; set runtime to native")]
+    NoKube,
     /// A peer that cannot be one.
     #[error("a peer cannot be reached as configured")]
     Peer(#[from] baetyl_kit::grpc::ConnectError),
@@ -95,10 +99,10 @@ pub enum Error {
 }
 
 /// Engine between the real things.
-struct Real;
+struct Real<R>(std::marker::PhantomData<R>);
 
-impl Ports for Real {
-    type Runtime = native::Native;
+impl<R: Runtime> Ports for Real<R> {
+    type Runtime = R;
     type Content = content::SyncClient;
     type Shadow = shadow::NodeClient;
 }
@@ -108,11 +112,22 @@ impl Ports for Real {
 /// # Errors
 /// When its files cannot be opened or its socket cannot be bound.
 pub async fn run(config: Config, kit: Kit) -> Result<(), Error> {
+    match config.runtime {
+        RunMode::Native => {
+            let runtime = native::Native::open(&config, &kit, kit.shutdown().clone()).await;
+            let runtime = runtime.map_err(|error| Error::Runtime(error.into()))?;
+            run_with(config, &kit, runtime).await
+        }
+        RunMode::Kube => Err(Error::NoKube),
+    }
+}
+
+/// Runs engine over one runtime until shutdown.
+async fn run_with<R: Runtime>(config: Config, kit: &Kit, runtime: R) -> Result<(), Error> {
     let listening = kit.readiness().register("listeners");
-    let peer = |given: &Option<Endpoint>, to| connect(&kit, given.as_ref(), to, Role::Engine);
-    let runtime = native::Native::open(&config, &kit, kit.shutdown().clone()).await;
-    let joined = Joined::<Real> {
-        runtime: runtime.map_err(|error| Error::Runtime(error.into()))?,
+    let peer = |given: &Option<Endpoint>, to| connect(kit, given.as_ref(), to, Role::Engine);
+    let joined = Joined::<Real<R>> {
+        runtime,
         content: content::SyncClient::new(peer(&config.peers.sync, Role::Sync)?),
         shadow: shadow::NodeClient::new(peer(&config.peers.node, Role::Node)?),
     };
@@ -121,8 +136,8 @@ pub async fn run(config: Config, kit: Kit) -> Result<(), Error> {
         .listen
         .clone()
         .unwrap_or_else(|| Listen::Unix(kit.core_socket("engine")));
-    let engine = begin(config, &kit, joined).await?;
-    serve(&kit, &listen, engine).await?;
+    let engine = begin(config, kit, joined).await?;
+    serve(kit, &listen, engine).await?;
     listening.ready();
     kit.until_shutdown().await;
     drop(listening);

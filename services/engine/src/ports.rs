@@ -168,17 +168,12 @@ pub struct Remark {
 /// Bytes in one piece of a log; a message is at most 4 MiB.
 pub const LOG_PIECE: usize = 64 * 1024;
 
-/// Where in a log: what the two numbers mean is the runtime's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct LogPosition {
-    /// Which part of the log: rotations, or a time.
-    pub part: u64,
-    /// Where in it.
-    pub offset: u64,
-}
+/// Where in a log, as a text that only the runtime reads; without `;`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogPosition(pub String);
 
 /// Where to begin reading.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogStart {
     /// With that many lines from the end.
     Tail(usize),

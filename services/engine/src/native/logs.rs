@@ -22,12 +22,10 @@ pub(super) fn logs(
     };
     let start = match start {
         LogStart::Tail(lines) => native::LogStart::Tail(lines),
-        LogStart::After(LogPosition { part, offset }) => {
-            native::LogStart::After(native::LogPosition {
-                rotations: part,
-                offset,
-            })
-        }
+        LogStart::After(position) => match parse(&position) {
+            Some(position) => native::LogStart::After(position),
+            None => return stream::iter([Err(LogError::TooOld)]).boxed(),
+        },
     };
     let log = runtime.logs(&id, start, follow).with_positions();
     let pieces = log.flat_map(|read| {
@@ -49,16 +47,22 @@ fn native_id(id: &workload::InstanceId) -> Option<InstanceId> {
     })
 }
 
+/// `<rotations>:<offset>`
+fn parse(position: &LogPosition) -> Option<native::LogPosition> {
+    let (rotations, offset) = position.0.split_once(':')?;
+    Some(native::LogPosition {
+        rotations: rotations.parse().ok()?,
+        offset: offset.parse().ok()?,
+    })
+}
+
 /// The bytes that end at a position.
 fn pieces(bytes: &Bytes, end: native::LogPosition) -> Vec<Piece> {
     let mut offset = end.offset.saturating_sub(bytes.len() as u64);
     let pieces = bytes.chunks(LOG_PIECE).map(|piece| {
         offset += piece.len() as u64;
-        let position = LogPosition {
-            part: end.rotations,
-            offset,
-        };
-        Ok((bytes.slice_ref(piece), position))
+        let position = format!("{}:{offset}", end.rotations);
+        Ok((bytes.slice_ref(piece), LogPosition(position)))
     });
     pieces.collect()
 }
@@ -76,17 +80,19 @@ mod tests {
             rotations: 3,
             offset: LOG_PIECE as u64 + 8,
         };
-        let positions: Vec<_> = pieces(&bytes, end)
+        let read: Vec<_> = pieces(&bytes, end)
             .into_iter()
             .map(|piece| piece.unwrap())
-            .map(|(piece, position)| (piece.len(), position.part, position.offset))
+            .map(|(piece, position)| (piece.len(), parse(&position).unwrap()))
             .collect();
-        assert_eq!(
-            positions,
-            [
-                (LOG_PIECE, 3, LOG_PIECE as u64 + 7),
-                (1, 3, LOG_PIECE as u64 + 8)
-            ]
-        );
+        let position = |offset| native::LogPosition {
+            rotations: 3,
+            offset,
+        };
+        let last = LOG_PIECE as u64 + 8;
+        assert_eq!(read, [(LOG_PIECE, position(last - 1)), (1, position(last))]);
+        for malformed in ["", "1", "x:2", "1:x"] {
+            assert!(parse(&LogPosition(malformed.to_owned())).is_none());
+        }
     }
 }

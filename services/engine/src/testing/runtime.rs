@@ -491,10 +491,7 @@ impl Runtime for FakeRuntime {
         _: bool,
     ) -> BoxStream<'static, Result<(Bytes, LogPosition), LogError>> {
         let lines = format!("{start:?} of {id}\n");
-        let position = LogPosition {
-            part: 0,
-            offset: lines.len() as u64,
-        };
+        let position = LogPosition(format!("0:{}", lines.len()));
         futures_util::stream::iter([Ok((Bytes::from(lines), position))]).boxed()
     }
 

@@ -146,7 +146,10 @@ async fn with_runtime() -> Node {
     let mut node = Node::new().await;
     let runtime = node.dir.write("runtime.sh", "exec sleep 600\n");
     let command = vec!["/bin/sh".to_owned(), runtime.display().to_string()];
-    let runtime = baetyl_engine::RuntimeCommand { command };
+    let runtime = baetyl_engine::FunctionRuntime {
+        command,
+        image: None,
+    };
     node.config.runtimes.insert("python3".to_owned(), runtime);
     node.start().await;
     node

@@ -261,7 +261,10 @@ async fn a_function_application_starts_its_runtime_with_functions_and_code() {
     let command = vec![runtime.display().to_string()];
     node.config.runtimes.insert(
         "python3".to_owned(),
-        baetyl_engine::RuntimeCommand { command },
+        baetyl_engine::FunctionRuntime {
+            command,
+            image: None,
+        },
     );
     node.start().await;
     let service = json!({"name": "web", "functionConfig": {"name": "code", "runtime": "python3"},

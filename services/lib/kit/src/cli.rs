@@ -256,12 +256,7 @@ impl Service {
     }
 
     /// Does what the command line says; `program` is the whole of it, for completion scripts.
-    pub fn execute<C, F, Fut, E>(
-        self,
-        command: Command,
-        program: clap::Command,
-        run: F,
-    ) -> ExitCode
+    pub fn execute<C, F, Fut, E>(self, command: Command, program: clap::Command, run: F) -> ExitCode
     where
         C: Configuration,
         F: FnOnce(C, Kit) -> Fut,
