@@ -36,6 +36,8 @@ mod desire;
 mod events;
 mod housekeeping;
 mod instances;
+#[cfg(feature = "kube")]
+mod kube;
 mod meters;
 mod native;
 pub mod objects;
@@ -84,6 +86,9 @@ pub enum Error {
     /// The runtime.
     #[error("the runtime cannot be opened")]
     Runtime(#[source] baetyl_kit::error::BoxError),
+    /// Engine's own identity.
+    #[error("engine cannot use its own identity")]
+    Identity(#[from] baetyl_kit::tls::TlsError),
     /// This program has no runtime for Kubernetes.
     #[error("this program was built without kube mode; set runtime to native")]
     NoKube,
@@ -116,14 +121,22 @@ pub async fn run(config: Config, kit: Kit) -> Result<(), Error> {
         RunMode::Native => {
             let runtime = native::Native::open(&config, &kit, kit.shutdown().clone()).await;
             let runtime = runtime.map_err(|error| Error::Runtime(error.into()))?;
-            run_with(config, &kit, runtime).await
+            run_with(config, &kit, runtime, |_| Ok(())).await
         }
+        #[cfg(feature = "kube")]
+        RunMode::Kube => kube::run(config, &kit).await,
+        #[cfg(not(feature = "kube"))]
         RunMode::Kube => Err(Error::NoKube),
     }
 }
 
-/// Runs engine over one runtime until shutdown.
-async fn run_with<R: Runtime>(config: Config, kit: &Kit, runtime: R) -> Result<(), Error> {
+/// Runs engine over one runtime until shutdown; `beside` is told once engine is at work.
+async fn run_with<R: Runtime>(
+    config: Config,
+    kit: &Kit,
+    runtime: R,
+    beside: impl FnOnce(&Arc<Context<Real<R>>>) -> Result<(), Error>,
+) -> Result<(), Error> {
     let listening = kit.readiness().register("listeners");
     let peer = |given: &Option<Endpoint>, to| connect(kit, given.as_ref(), to, Role::Engine);
     let joined = Joined::<Real<R>> {
@@ -137,6 +150,7 @@ async fn run_with<R: Runtime>(config: Config, kit: &Kit, runtime: R) -> Result<(
         .clone()
         .unwrap_or_else(|| Listen::Unix(kit.core_socket("engine")));
     let engine = begin(config, kit, joined).await?;
+    beside(&engine.ctx)?;
     serve(kit, &listen, engine).await?;
     listening.ready();
     kit.until_shutdown().await;

@@ -122,10 +122,7 @@ impl Cluster {
     async fn settled(&self, path: &str, user: Option<&str>) -> Result<Option<Meta>, KubeError> {
         let end = Instant::now() + self.config.times.gone;
         loop {
-            let live: Option<Bare> = self
-                .api
-                .find(Call::get(path).metadata().user(user))
-                .await?;
+            let live: Option<Bare> = self.api.find(Call::get(path).metadata().user(user)).await?;
             match live {
                 Some(live) if live.metadata.is_ending() => {}
                 live => return Ok(live.map(|live| live.metadata)),
@@ -173,10 +170,7 @@ impl Cluster {
         self.api.find::<serde::de::IgnoredAny>(call).await?;
         let end = Instant::now() + self.config.times.gone;
         loop {
-            let left: Option<Bare> = self
-                .api
-                .find(Call::get(path).metadata().user(user))
-                .await?;
+            let left: Option<Bare> = self.api.find(Call::get(path).metadata().user(user)).await?;
             if left.is_none_or(|left| left.metadata.uid != live.uid) {
                 return Ok(());
             }
@@ -228,7 +222,12 @@ fn is_replaceable(kind: &str) -> bool {
 }
 
 fn label<'a>(object: &'a Object, label: &str) -> Option<&'a str> {
-    object.body.get("metadata")?.get("labels")?.get(label)?.as_str()
+    object
+        .body
+        .get("metadata")?
+        .get("labels")?
+        .get(label)?
+        .as_str()
 }
 
 /// Whether an object is the immutable content of a configuration or secret.
@@ -252,7 +251,9 @@ fn check_ours(object: &Object, live: &Meta) -> Result<(), KubeError> {
     match (label(object, names::APP_NAME), live.labels.app.as_deref()) {
         (Some(app), Some(other)) if app != other => Err(KubeError::new(
             ErrorKind::NotOurs,
-            format!("it is there and belongs to application \"{other}\"; give one of them another name"),
+            format!(
+                "it is there and belongs to application \"{other}\"; give one of them another name"
+            ),
         )),
         _ => Ok(()),
     }
@@ -265,7 +266,9 @@ fn not_ours(live: &Meta) -> KubeError {
     };
     KubeError::new(
         ErrorKind::NotOurs,
-        format!("it is there and not ours: it {manager}; delete it, or give the application another name"),
+        format!(
+            "it is there and not ours: it {manager}; delete it, or give the application another name"
+        ),
     )
 }
 

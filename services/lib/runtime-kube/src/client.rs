@@ -26,9 +26,9 @@ mod transport;
 mod tests;
 
 pub(crate) use resource::{Resource, encode};
-pub(crate) use transport::{Body, Network, Transport};
 #[cfg(test)]
 pub(crate) use transport::BoxError;
+pub(crate) use transport::{Body, Network, Transport};
 
 use discovery::Known;
 
@@ -262,7 +262,11 @@ async fn read(mut body: Body) -> Result<Bytes, ApiError> {
 fn refusal(code: u16, headers: &HeaderMap, text: &[u8]) -> ApiError {
     let mut status: Status = serde_json::from_slice(text).unwrap_or_else(|_| Status {
         // Something between us and the API server, or a kubelet behind it.
-        message: String::from_utf8_lossy(text).trim().chars().take(500).collect(),
+        message: String::from_utf8_lossy(text)
+            .trim()
+            .chars()
+            .take(500)
+            .collect(),
         ..Status::default()
     });
     status.code = code;

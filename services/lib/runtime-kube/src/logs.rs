@@ -12,8 +12,8 @@ use std::time::Duration;
 use baetyl_model::jiff::Timestamp;
 use baetyl_model::workload::InstanceId;
 use bytes::{BufMut as _, Bytes, BytesMut};
-use futures_util::stream::{self, BoxStream};
 use futures_util::StreamExt as _;
+use futures_util::stream::{self, BoxStream};
 use tokio::time::timeout;
 
 use crate::client::{Call, Resource, encode};
@@ -262,7 +262,9 @@ impl Reader {
         );
         if let Some(mark) = self.mark {
             let second = mark.time.as_second();
-            let time = Timestamp::from_second(second).unwrap_or(mark.time).to_string();
+            let time = Timestamp::from_second(second)
+                .unwrap_or(mark.time)
+                .to_string();
             path.push_str(&format!("&sinceTime={}", encode(&time)));
             self.skip = mark.lines;
         } else if let Some(tail) = self.tail {
@@ -314,9 +316,10 @@ impl Reader {
     /// How often the container was started, and whether it is over for good; None: the Pod has gone.
     fn starts(&self) -> Option<(u32, bool)> {
         let world = self.cluster.shared.look();
-        let pod = world.pods.values().map(|entry| &entry.item).find(|pod| {
-            pod.metadata.uid == self.pod.uid && pod.metadata.name == self.pod.name
-        })?;
+        let pod =
+            world.pods.values().map(|entry| &entry.item).find(|pod| {
+                pod.metadata.uid == self.pod.uid && pod.metadata.name == self.pod.name
+            })?;
         let over = matches!(&*pod.status.phase, "Succeeded" | "Failed");
         let status = &pod.status;
         let mut all = status
@@ -377,7 +380,9 @@ fn broken(error: ApiError) -> io::Error {
 fn split(line: &[u8]) -> (Option<Timestamp>, &[u8]) {
     let Some(space) = line.iter().position(|byte| *byte == b' ') else {
         // An empty line has no space after its time.
-        let time = std::str::from_utf8(line).ok().and_then(|time| time.parse().ok());
+        let time = std::str::from_utf8(line)
+            .ok()
+            .and_then(|time| time.parse().ok());
         return match time {
             Some(time) => (Some(time), &[]),
             None => (None, line),

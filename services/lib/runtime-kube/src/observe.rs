@@ -19,8 +19,8 @@ mod pod;
 mod tests;
 mod verdict;
 
-pub(crate) use belong::{Belongings, key};
 use belong::Group;
+pub(crate) use belong::{Belongings, key};
 use pod::Around;
 use verdict::Verdict;
 
@@ -77,7 +77,9 @@ pub(crate) fn observe(
 /// Watches without which nobody can tell.
 pub(crate) fn needed(config: &KubeConfig) -> impl Iterator<Item = Watch> + '_ {
     config.namespaces().into_iter().flat_map(|namespace| {
-        let needed = What::OF_NAMESPACE.into_iter().filter(|what| what.is_needed());
+        let needed = What::OF_NAMESPACE
+            .into_iter()
+            .filter(|what| what.is_needed());
         needed.map(move |what| Watch {
             what,
             namespace: namespace.to_owned(),

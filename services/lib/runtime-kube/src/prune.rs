@@ -40,7 +40,8 @@ impl Cluster {
     /// Deletes the workload objects of a version and waits until its Pods are gone.
     pub(crate) async fn stop(&self, key: &WorkloadKey) -> Result<(), KubeError> {
         self.delete_workloads(key).await?;
-        self.delete_authored(key, |kind| RUNNING.contains(&kind)).await?;
+        self.delete_authored(key, |kind| RUNNING.contains(&kind))
+            .await?;
         self.pods_gone(key).await
     }
 
@@ -129,7 +130,11 @@ impl Cluster {
         let last = live
             .and_then(|live| live.metadata.labels.version)
             .filter(|version| data.contains_key(&**version))
-            .or_else(|| data.keys().next_back().map(|version| version.as_str().into()))
+            .or_else(|| {
+                data.keys()
+                    .next_back()
+                    .map(|version| version.as_str().into())
+            })
             .unwrap_or_default();
         self.put(&inventory::object(key, &last, &data), None).await
     }
@@ -160,7 +165,10 @@ impl Cluster {
         }
         Err(KubeError::new(
             ErrorKind::Later,
-            format!("{} in namespace {namespace} change all the time", resource.plural),
+            format!(
+                "{} in namespace {namespace} change all the time",
+                resource.plural
+            ),
         ))
     }
 

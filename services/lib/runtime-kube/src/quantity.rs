@@ -64,7 +64,10 @@ mod tests {
             ("1E", 1e18),
         ] {
             let parsed = parse(text).unwrap();
-            assert!((parsed - number).abs() <= number * 1e-12, "{text}: {parsed}");
+            assert!(
+                (parsed - number).abs() <= number * 1e-12,
+                "{text}: {parsed}"
+            );
         }
         for text in ["", "x", "1x", "Ki", "1eMi"] {
             assert_eq!(parse(text), None, "{text}");

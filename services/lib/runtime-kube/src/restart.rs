@@ -115,7 +115,8 @@ impl Cluster {
         };
         let again = again(live);
         self.delete_and_wait(&path, meta, user).await?;
-        self.patch(&path, Bytes::from(again.to_string()), user).await?;
+        self.patch(&path, Bytes::from(again.to_string()), user)
+            .await?;
         Ok(())
     }
 }
@@ -132,7 +133,10 @@ fn again(mut live: Value) -> Value {
         spec.remove("selector");
         spec.remove("manualSelector");
     }
-    for labels in ["/template/metadata/labels", "/template/metadata/annotations"] {
+    for labels in [
+        "/template/metadata/labels",
+        "/template/metadata/annotations",
+    ] {
         if let Some(Value::Object(labels)) = spec.pointer_mut(labels) {
             labels.retain(|label, _| !OF_ONE_JOB.contains(&label.as_str()));
         }

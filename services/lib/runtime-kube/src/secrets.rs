@@ -86,9 +86,8 @@ impl Cluster {
             .map_err(|error| about(error.into()))?;
         if let Some(live) = live {
             check_ours(&live.metadata.labels).map_err(about)?;
-            let has = |(label, value): (&String, &String)| {
-                live.metadata.labels.get(label) == Some(value)
-            };
+            let has =
+                |(label, value): (&String, &String)| live.metadata.labels.get(label) == Some(value);
             let same = live.data.len() == data.len()
                 && data
                     .iter()
@@ -175,9 +174,11 @@ impl Cluster {
 }
 
 fn check_ours(labels: &BTreeMap<String, String>) -> Result<(), KubeError> {
-    let ours = [names::MANAGED_BY, PART_OF]
-        .iter()
-        .any(|label| labels.get(*label).is_some_and(|value| value == names::MANAGER));
+    let ours = [names::MANAGED_BY, PART_OF].iter().any(|label| {
+        labels
+            .get(*label)
+            .is_some_and(|value| value == names::MANAGER)
+    });
     if ours { Ok(()) } else { Err(foreign()) }
 }
 

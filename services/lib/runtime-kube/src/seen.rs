@@ -101,9 +101,7 @@ pub(crate) fn holds<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a C
 
 /// A condition, whether it holds or not.
 pub(crate) fn find<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
-    conditions
-        .iter()
-        .find(|condition| &*condition.kind == kind)
+    conditions.iter().find(|condition| &*condition.kind == kind)
 }
 
 /// A Pod.

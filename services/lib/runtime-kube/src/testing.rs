@@ -7,8 +7,8 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use http::{Method, Request, Response};
-use hyper::body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::Frame;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -178,7 +178,9 @@ impl Fake {
     /// How many watches are open.
     pub(crate) fn watches(&self) -> usize {
         let mut state = self.state();
-        state.watches.retain(|watching| !watching.events.is_closed());
+        state
+            .watches
+            .retain(|watching| !watching.events.is_closed());
         state.watches.len()
     }
 
@@ -255,10 +257,17 @@ impl State {
         let metadata = &mut object["metadata"];
         metadata["resourceVersion"] = self.version.to_string().into();
         if metadata["uid"].is_null() {
-            let uid = before.map_or_else(|| format!("uid-{}", self.version).into(), |before| before["metadata"]["uid"].clone());
+            let uid = before.map_or_else(
+                || format!("uid-{}", self.version).into(),
+                |before| before["metadata"]["uid"].clone(),
+            );
             metadata["uid"] = uid;
         }
-        let kind = if before.is_some() { "MODIFIED" } else { "ADDED" };
+        let kind = if before.is_some() {
+            "MODIFIED"
+        } else {
+            "ADDED"
+        };
         self.objects.insert(path.to_owned(), object.clone());
         self.tell(path, kind, object);
     }
@@ -282,7 +291,11 @@ impl State {
 
     fn serve(&mut self, asked: &Asked) -> Response<Body> {
         let path = asked.path.as_str();
-        let selector = asked.query.get("labelSelector").cloned().unwrap_or_default();
+        let selector = asked
+            .query
+            .get("labelSelector")
+            .cloned()
+            .unwrap_or_default();
         match asked.method {
             Method::GET if asked.is_watch() => self.watch(path, selector, asked),
             Method::GET if is_list(path) => self.list(path, &selector, asked),
@@ -309,7 +322,9 @@ impl State {
         let all: Vec<&Value> = self
             .objects
             .iter()
-            .filter(|(key, object)| key.rsplit_once('/').unwrap().0 == path && matches(selector, object))
+            .filter(|(key, object)| {
+                key.rsplit_once('/').unwrap().0 == path && matches(selector, object)
+            })
             .map(|(_, object)| object)
             .collect();
         let items: Vec<_> = all.iter().skip(from).take(2).collect();
@@ -370,7 +385,10 @@ impl State {
         for field in ["uid", "resourceVersion"] {
             let wanted = &asked.body["preconditions"][field];
             if !wanted.is_null() && *wanted != metadata[field] {
-                return respond(409, &status(409, "Conflict", "the precondition does not hold"));
+                return respond(
+                    409,
+                    &status(409, "Conflict", "the precondition does not hold"),
+                );
             }
         }
         if metadata["finalizers"].is_array() {
@@ -416,15 +434,18 @@ fn merge(target: &mut Value, patch: &Value) {
 /// Label selectors of the forms that are used here.
 fn matches(selector: &str, object: &Value) -> bool {
     let labels = &object["metadata"]["labels"];
-    selector.split(',').filter(|part| !part.is_empty()).all(|part| {
-        if let Some(label) = part.strip_prefix('!') {
-            labels[label].is_null()
-        } else if let Some((label, value)) = part.split_once('=') {
-            labels[label] == value
-        } else {
-            !labels[part].is_null()
-        }
-    })
+    selector
+        .split(',')
+        .filter(|part| !part.is_empty())
+        .all(|part| {
+            if let Some(label) = part.strip_prefix('!') {
+                labels[label].is_null()
+            } else if let Some((label, value)) = part.split_once('=') {
+                labels[label] == value
+            } else {
+                !labels[part].is_null()
+            }
+        })
 }
 
 fn decode(text: &str) -> String {

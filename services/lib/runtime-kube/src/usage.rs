@@ -280,7 +280,9 @@ impl Meter {
         let names: Vec<String> = {
             let world = self.cluster.shared.look();
             let machines = world.machines.values();
-            machines.map(|entry| entry.item.metadata.name.clone()).collect()
+            machines
+                .map(|entry| entry.item.metadata.name.clone())
+                .collect()
         };
         for name in names {
             let path = format!("{}/proxy/stats/summary", Resource::NODE.one("", &name));

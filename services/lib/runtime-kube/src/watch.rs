@@ -53,13 +53,31 @@ pub(crate) async fn watch(api: Api, watch: Watch, ours: bool, shared: Arc<Shared
     shared.begin(&watch);
     let needed = ours && watch.what.is_needed();
     match watch.what {
-        What::Pods => Watcher::<Pod>::new(&api, &watch, &shared, needed).run().await,
-        What::Warnings => Watcher::<Warning>::new(&api, &watch, &shared, needed).run().await,
-        What::Machines => Watcher::<Machine>::new(&api, &watch, &shared, needed).run().await,
-        What::Inventories | What::Releases => {
-            Watcher::<Record>::new(&api, &watch, &shared, needed).run().await;
+        What::Pods => {
+            Watcher::<Pod>::new(&api, &watch, &shared, needed)
+                .run()
+                .await
         }
-        _ => Watcher::<Controller>::new(&api, &watch, &shared, needed).run().await,
+        What::Warnings => {
+            Watcher::<Warning>::new(&api, &watch, &shared, needed)
+                .run()
+                .await
+        }
+        What::Machines => {
+            Watcher::<Machine>::new(&api, &watch, &shared, needed)
+                .run()
+                .await
+        }
+        What::Inventories | What::Releases => {
+            Watcher::<Record>::new(&api, &watch, &shared, needed)
+                .run()
+                .await;
+        }
+        _ => {
+            Watcher::<Controller>::new(&api, &watch, &shared, needed)
+                .run()
+                .await
+        }
     }
 }
 
@@ -189,7 +207,11 @@ impl<'a, T: Kept> Watcher<'a, T> {
     /// Between the shortest and six fifths of it, so that not all are asked for at once.
     fn duration(&self) -> Duration {
         let watches = u32::try_from(self.shared.look().sights.len()).unwrap_or(u32::MAX);
-        let least = self.api.times().watch.max(PER_WATCH.saturating_mul(watches));
+        let least = self
+            .api
+            .times()
+            .watch
+            .max(PER_WATCH.saturating_mul(watches));
         least + least.mul_f64(fraction() / 5.0)
     }
 
@@ -292,12 +314,14 @@ impl Lines {
                     "a line has more than {MAX_LINE} bytes"
                 )));
             }
-            let frame = timeout(self.silence, self.body.frame()).await.map_err(|_| {
-                ApiError::Silent(format!(
-                    "the API server sent nothing for {} s",
-                    self.silence.as_secs()
-                ))
-            })?;
+            let frame = timeout(self.silence, self.body.frame())
+                .await
+                .map_err(|_| {
+                    ApiError::Silent(format!(
+                        "the API server sent nothing for {} s",
+                        self.silence.as_secs()
+                    ))
+                })?;
             match frame {
                 None => return Ok(None),
                 Some(Err(error)) => {

@@ -173,7 +173,13 @@ kept!(
         self.metadata.labels.app.is_some()
     },
     fn begins_anew(&self, before: &Self) -> bool {
-        let said = |meta: &Meta| (meta.uid.clone(), meta.generation, meta.labels.version.clone());
+        let said = |meta: &Meta| {
+            (
+                meta.uid.clone(),
+                meta.generation,
+                meta.labels.version.clone(),
+            )
+        };
         said(&self.metadata) != said(&before.metadata)
     }
 );

@@ -37,7 +37,13 @@ fn object(api_version: &str, kind: &str, name: &str, labels: Value, rest: Value)
 
 fn content(name: &str, digits: &str) -> Object {
     let labels = json!({"app.kubernetes.io/managed-by": "baetyl", "baetyl.io/digest": digits});
-    object("v1", "ConfigMap", name, labels, json!({"immutable": true, "data": {"a": "b"}}))
+    object(
+        "v1",
+        "ConfigMap",
+        name,
+        labels,
+        json!({"immutable": true, "data": {"a": "b"}}),
+    )
 }
 
 fn web(version: &str, image: &str) -> Rendered {
@@ -45,9 +51,24 @@ fn web(version: &str, image: &str) -> Rendered {
     Rendered {
         key: key("web", version),
         objects: vec![
-            content("conf-0123456789", "0123456789abcdef0123456789abcdef01234567"),
-            object("v1", "Service", "web", labels("web", version), json!({"spec": {"ports": []}})),
-            object("apps/v1", "Deployment", "web", labels("web", version), json!({"spec": spec})),
+            content(
+                "conf-0123456789",
+                "0123456789abcdef0123456789abcdef01234567",
+            ),
+            object(
+                "v1",
+                "Service",
+                "web",
+                labels("web", version),
+                json!({"spec": {"ports": []}}),
+            ),
+            object(
+                "apps/v1",
+                "Deployment",
+                "web",
+                labels("web", version),
+                json!({"spec": spec}),
+            ),
         ],
         wanted: Some(1),
         kind: Workload::Deployment,
@@ -130,7 +151,10 @@ async fn a_field_of_somebody_else_is_told_of_in_kubernetes_words() {
     });
     let error = runtime.apply(&web("2", "b")).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Conflict);
-    assert_eq!(error.message, format!("Deployment baetyl-edge/web: {message}"));
+    assert_eq!(
+        error.message,
+        format!("Deployment baetyl-edge/web: {message}")
+    );
     assert!(!error.is_later());
 }
 
@@ -153,16 +177,25 @@ async fn what_is_not_ours_is_left_alone() {
         let runtime = fake.seeing().await;
         let error = runtime.apply(&web("1", "a")).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::NotOurs);
-        assert!(error.message.starts_with("Service baetyl-edge/web: it is there and"), "{error}");
+        assert!(
+            error
+                .message
+                .starts_with("Service baetyl-edge/web: it is there and"),
+            "{error}"
+        );
         assert!(error.message.contains(words), "{error}");
-        assert_eq!(fake.writes(), [format!("PATCH {}", path("ConfigMap", "conf-0123456789"))]);
+        assert_eq!(
+            fake.writes(),
+            [format!("PATCH {}", path("ConfigMap", "conf-0123456789"))]
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn content_of_another_name_giver_is_not_taken_for_ours() {
     let fake = Fake::default();
-    let labels = json!({"app.kubernetes.io/managed-by": "baetyl", "baetyl.io/digest": "0123456789ffff"});
+    let labels =
+        json!({"app.kubernetes.io/managed-by": "baetyl", "baetyl.io/digest": "0123456789ffff"});
     fake.set(
         &list("ConfigMap"),
         json!({"metadata": {"name": "conf-0123456789", "namespace": "baetyl-edge", "labels": labels}}),
@@ -176,7 +209,13 @@ async fn a_job_that_is_another_is_made_anew() {
     let job = |version: &str, image: &str| {
         let spec = json!({"template": {"spec": {"containers": [{"image": image}]}}});
         Rendered {
-            objects: vec![object("batch/v1", "Job", "web", labels("web", version), json!({"spec": spec}))],
+            objects: vec![object(
+                "batch/v1",
+                "Job",
+                "web",
+                labels("web", version),
+                json!({"spec": spec}),
+            )],
             kind: Workload::Job,
             ..web(version, image)
         }
@@ -190,21 +229,33 @@ async fn a_job_that_is_another_is_made_anew() {
     let second = fake.object(&path("Job", "web")).unwrap()["metadata"]["uid"].clone();
     assert_ne!(first, second);
     let path = path("Job", "web");
-    let expected = [format!("PATCH {path}"), format!("DELETE {path}"), format!("PATCH {path}")];
+    let expected = [
+        format!("PATCH {path}"),
+        format!("DELETE {path}"),
+        format!("PATCH {path}"),
+    ];
     assert_eq!(fake.writes(), expected);
-    let delete = fake.asked().into_iter().find(|asked| asked.method == http::Method::DELETE).unwrap();
+    let delete = fake
+        .asked()
+        .into_iter()
+        .find(|asked| asked.method == http::Method::DELETE)
+        .unwrap();
     assert_eq!(delete.body["propagationPolicy"], "Foreground");
     assert_eq!(delete.body["preconditions"]["uid"], first);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_changed_is_replaced_unless_it_holds_data() {
-    for (kind, api_version, replaced) in [
-        ("StatefulSet", "apps/v1", true),
-        ("Secret", "v1", false),
-    ] {
+    for (kind, api_version, replaced) in [("StatefulSet", "apps/v1", true), ("Secret", "v1", false)]
+    {
         let of = |version: &str| Rendered {
-            objects: vec![object(api_version, kind, "web", labels("web", version), json!({"spec": {"v": version}}))],
+            objects: vec![object(
+                api_version,
+                kind,
+                "web",
+                labels("web", version),
+                json!({"spec": {"v": version}}),
+            )],
             ..web(version, "a")
         };
         let fake = Fake::default();
@@ -217,7 +268,10 @@ async fn what_cannot_be_changed_is_replaced_unless_it_holds_data() {
         fake.forget_asked();
         let result = runtime.apply(&of("2")).await;
         assert_eq!(result.is_ok(), replaced, "{result:?}");
-        let deleted = fake.writes().iter().any(|write| write.starts_with("DELETE"));
+        let deleted = fake
+            .writes()
+            .iter()
+            .any(|write| write.starts_with("DELETE"));
         assert_eq!(deleted, replaced);
         if let Err(error) = result {
             assert_eq!(error.kind, ErrorKind::Refused);
@@ -249,7 +303,9 @@ async fn a_server_that_asks_to_come_again_is_asked_again_and_one_that_is_silent_
     let fake = Fake::default();
     let runtime = fake.seeing().await;
     fake.rule(2, |asked| {
-        asked.is_write().then_some(Reply::Refuse(429, "slow down", Some(3)))
+        asked
+            .is_write()
+            .then_some(Reply::Refuse(429, "slow down", Some(3)))
     });
     runtime.apply(&web("1", "a")).await.unwrap();
     fake.rule(usize::MAX, |asked| asked.is_write().then_some(Reply::Hang));
@@ -305,7 +361,9 @@ async fn an_authors_objects_are_applied_with_the_rights_of_baetyl_apply_and_each
         assert_eq!(write.user, wanted, "{}", write.path);
     }
     let asked = fake.asked();
-    let discoveries = asked.iter().filter(|asked| asked.path == "/apis/example.com/v1");
+    let discoveries = asked
+        .iter()
+        .filter(|asked| asked.path == "/apis/example.com/v1");
     assert_eq!(discoveries.count(), 1, "kinds are remembered");
     assert_eq!(
         fake.object(&inventory).unwrap()["data"]["1"],
@@ -318,21 +376,47 @@ async fn an_authors_objects_are_applied_with_the_rights_of_baetyl_apply_and_each
 async fn a_kind_that_was_just_defined_is_waited_for() {
     let fake = Fake::default();
     let runtime = fake.seeing().await;
-    let mut crd = object("apiextensions.k8s.io/v1", "CustomResourceDefinition", "widgets", labels("shop", "1"), json!({}));
+    let mut crd = object(
+        "apiextensions.k8s.io/v1",
+        "CustomResourceDefinition",
+        "widgets",
+        labels("shop", "1"),
+        json!({}),
+    );
     crd.namespace = String::new();
     fake.rule(usize::MAX, |asked| {
         let kinds = json!({"resources": [{"name": "customresourcedefinitions", "kind": "CustomResourceDefinition", "namespaced": false}]});
         (asked.path == "/apis/apiextensions.k8s.io/v1").then_some(Reply::Say(200, kinds))
     });
     fake.rule(3, |asked| {
-        let absent = Reply::Refuse(404, "the server could not find the requested resource", None);
+        let absent = Reply::Refuse(
+            404,
+            "the server could not find the requested resource",
+            None,
+        );
         (asked.path == "/apis/example.com/v1").then_some(absent)
     });
     define(&fake);
-    let widget = object("example.com/v1", "Widget", "one", labels("shop", "1"), json!({}));
-    runtime.apply(&authored("1", vec![crd, widget])).await.unwrap();
-    assert!(fake.paths().contains(&"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets".to_owned()));
-    assert!(fake.paths().contains(&"/apis/example.com/v1/namespaces/baetyl-edge/widgets/one".to_owned()));
+    let widget = object(
+        "example.com/v1",
+        "Widget",
+        "one",
+        labels("shop", "1"),
+        json!({}),
+    );
+    runtime
+        .apply(&authored("1", vec![crd, widget]))
+        .await
+        .unwrap();
+    assert!(
+        fake.paths().contains(
+            &"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets".to_owned()
+        )
+    );
+    assert!(
+        fake.paths()
+            .contains(&"/apis/example.com/v1/namespaces/baetyl-edge/widgets/one".to_owned())
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -348,7 +432,10 @@ async fn removing_a_version_takes_what_is_left_of_it_and_nothing_that_was_taken_
     assert_eq!(found, [key("web", "1"), key("web", "2")]);
     fake.forget_asked();
     runtime.remove(&key("web", "1")).await.unwrap();
-    assert_eq!(fake.writes(), [format!("DELETE {}", path("Service", "web"))]);
+    assert_eq!(
+        fake.writes(),
+        [format!("DELETE {}", path("Service", "web"))]
+    );
     assert_eq!(runtime.found().await.unwrap(), [key("web", "2")]);
     runtime.remove(&key("web", "2")).await.unwrap();
     assert_eq!(fake.paths(), [path("ConfigMap", "conf-0123456789")]);
@@ -374,7 +461,10 @@ async fn what_is_taken_over_while_it_is_being_removed_stays() {
         tokio::spawn(async move { runtime.remove(&key("web", "1")).await })
     };
     removing.await.unwrap().unwrap();
-    assert!(fake.object(&path("Service", "web")).is_none(), "it is tried again");
+    assert!(
+        fake.object(&path("Service", "web")).is_none(),
+        "it is tried again"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -387,9 +477,15 @@ async fn removing_waits_for_the_pods_and_says_which_are_left() {
     runtime.apply(&web("1", "a")).await.unwrap();
     let error = runtime.stop(&key("web", "1")).await.unwrap_err();
     assert!(error.is_later());
-    assert!(error.message.ends_with("its Pods are not gone yet: web-1"), "{error}");
+    assert!(
+        error.message.ends_with("its Pods are not gone yet: web-1"),
+        "{error}"
+    );
     assert!(fake.object(&path("Deployment", "web")).is_none());
-    assert!(fake.object(&path("Service", "web")).is_some(), "stopping leaves all else");
+    assert!(
+        fake.object(&path("Service", "web")).is_some(),
+        "stopping leaves all else"
+    );
     let removing = {
         let runtime = runtime.clone();
         tokio::spawn(async move { runtime.remove(&key("web", "1")).await })
@@ -405,21 +501,44 @@ async fn an_authors_objects_that_a_new_version_lacks_go_with_the_old_one() {
     let fake = Fake::default();
     define(&fake);
     let runtime = fake.seeing().await;
-    let service = |version: &str| object("v1", "Service", "front", labels("shop", version), json!({}));
-    let widget = object("example.com/v1", "Widget", "one", labels("shop", "1"), json!({}));
-    runtime.apply(&authored("1", vec![service("1"), widget])).await.unwrap();
-    runtime.apply(&authored("2", vec![service("2")])).await.unwrap();
+    let service =
+        |version: &str| object("v1", "Service", "front", labels("shop", version), json!({}));
+    let widget = object(
+        "example.com/v1",
+        "Widget",
+        "one",
+        labels("shop", "1"),
+        json!({}),
+    );
+    runtime
+        .apply(&authored("1", vec![service("1"), widget]))
+        .await
+        .unwrap();
+    runtime
+        .apply(&authored("2", vec![service("2")]))
+        .await
+        .unwrap();
     let widget = "/apis/example.com/v1/namespaces/baetyl-edge/widgets/one";
-    assert!(fake.object(widget).is_some(), "until the old version is removed");
+    assert!(
+        fake.object(widget).is_some(),
+        "until the old version is removed"
+    );
     let found: BTreeSet<_> = runtime.found().await.unwrap().into_iter().collect();
     assert_eq!(found, BTreeSet::from([key("shop", "1"), key("shop", "2")]));
     fake.forget_asked();
     runtime.remove(&key("shop", "1")).await.unwrap();
     assert!(fake.object(widget).is_none());
     let inventory = path("ConfigMap", "baetyl-inventory-shop");
-    let deletes: Vec<Asked> = fake.asked().into_iter().filter(|asked| asked.method == http::Method::DELETE).collect();
+    let deletes: Vec<Asked> = fake
+        .asked()
+        .into_iter()
+        .filter(|asked| asked.method == http::Method::DELETE)
+        .collect();
     assert_eq!(deletes.len(), 1);
-    assert_eq!(deletes[0].user.as_deref(), Some("system:serviceaccount:baetyl-edge:baetyl-apply"));
+    assert_eq!(
+        deletes[0].user.as_deref(),
+        Some("system:serviceaccount:baetyl-edge:baetyl-apply")
+    );
     runtime.remove(&key("shop", "2")).await.unwrap();
     assert!(fake.object(&inventory).is_none());
     assert!(fake.paths().is_empty(), "{:?}", fake.paths());
@@ -442,7 +561,13 @@ async fn content_nobody_needs_is_swept_away() {
     let theirs = json!({"metadata": {"name": "theirs", "namespace": "baetyl-edge", "labels": {"baetyl.io/digest": "cccc"}}});
     fake.set(&list("Secret"), theirs);
     runtime.sweep(&BTreeSet::from([digests[0]])).await.unwrap();
-    assert_eq!(fake.paths(), [path("ConfigMap", "kept-aaaaaaaaaa"), path("Secret", "theirs")]);
+    assert_eq!(
+        fake.paths(),
+        [
+            path("ConfigMap", "kept-aaaaaaaaaa"),
+            path("Secret", "theirs")
+        ]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -453,7 +578,10 @@ async fn a_restart_changes_the_template_under_another_name_and_applying_is_not_d
     assert_eq!(error.kind, ErrorKind::Refused);
     runtime.apply(&web("1", "a")).await.unwrap();
     let mut observed = runtime.watch();
-    observed.wait_for(|seen| seen.workloads.contains_key(&key("web", "1"))).await.unwrap();
+    observed
+        .wait_for(|seen| seen.workloads.contains_key(&key("web", "1")))
+        .await
+        .unwrap();
     fake.forget_asked();
     runtime.restart(&key("web", "1")).await.unwrap();
     let write = fake.asked().into_iter().find(Asked::is_write).unwrap();
@@ -476,26 +604,52 @@ async fn secrets_are_written_when_they_change_and_only_when_they_are_ours() {
         async move {
             let data = [("tls.key".to_owned(), value.to_vec())].into();
             let labels = [("app.kubernetes.io/part-of".to_owned(), "baetyl".to_owned())].into();
-            runtime.put_secret("baetyl-edge", "baetyl-tls-node", &data, &labels).await
+            runtime
+                .put_secret("baetyl-edge", "baetyl-tls-node", &data, &labels)
+                .await
         }
     };
-    assert_eq!(runtime.secret("baetyl-edge", "baetyl-tls-node").await.unwrap(), None);
+    assert_eq!(
+        runtime
+            .secret("baetyl-edge", "baetyl-tls-node")
+            .await
+            .unwrap(),
+        None
+    );
     put(b"one").await.unwrap();
     put(b"one").await.unwrap();
     assert_eq!(fake.writes().len(), 1);
     put(b"two").await.unwrap();
     assert_eq!(fake.writes().len(), 2);
-    let read = runtime.secret("baetyl-edge", "baetyl-tls-node").await.unwrap().unwrap();
+    let read = runtime
+        .secret("baetyl-edge", "baetyl-tls-node")
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(read["tls.key"], b"two");
-    fake.set(&list("Secret"), json!({"metadata": {"name": "baetyl-tls-node", "namespace": "baetyl-edge"}}));
-    for result in [put(b"three").await, runtime.delete_secret("baetyl-edge", "baetyl-tls-node").await] {
+    fake.set(
+        &list("Secret"),
+        json!({"metadata": {"name": "baetyl-tls-node", "namespace": "baetyl-edge"}}),
+    );
+    for result in [
+        put(b"three").await,
+        runtime
+            .delete_secret("baetyl-edge", "baetyl-tls-node")
+            .await,
+    ] {
         let error = result.unwrap_err();
         assert_eq!(error.kind, ErrorKind::NotOurs);
         assert!(!error.message.contains("three"));
     }
     fake.delete(&path("Secret", "baetyl-tls-node"));
     put(b"four").await.unwrap();
-    runtime.delete_secret("baetyl-edge", "baetyl-tls-node").await.unwrap();
-    runtime.delete_secret("baetyl-edge", "baetyl-tls-node").await.unwrap();
+    runtime
+        .delete_secret("baetyl-edge", "baetyl-tls-node")
+        .await
+        .unwrap();
+    runtime
+        .delete_secret("baetyl-edge", "baetyl-tls-node")
+        .await
+        .unwrap();
     assert!(fake.paths().is_empty());
 }

@@ -104,7 +104,8 @@ impl Access {
         let chain = CertificateDer::pem_slice_iter(certificate)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| wrong("the client certificate", error))?;
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| wrong("the client key", error))?;
+        let key =
+            PrivateKeyDer::from_pem_slice(key).map_err(|error| wrong("the client key", error))?;
         builder
             .with_client_auth_cert(chain, key)
             .map_err(|error| wrong("the client certificate", error))

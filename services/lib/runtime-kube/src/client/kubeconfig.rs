@@ -134,12 +134,7 @@ impl Source<'_> {
         }
     }
 
-    fn find<'t, T>(
-        &self,
-        all: &'t [Named<T>],
-        what: &str,
-        name: &str,
-    ) -> Result<&'t T, OpenError> {
+    fn find<'t, T>(&self, all: &'t [Named<T>], what: &str, name: &str) -> Result<&'t T, OpenError> {
         all.iter()
             .find(|entry| entry.name == name)
             .map(|entry| &entry.value)

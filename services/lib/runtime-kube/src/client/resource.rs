@@ -73,7 +73,10 @@ impl Resource {
         if namespace.is_empty() || !self.namespaced {
             format!("/{root}/{version}/{plural}")
         } else {
-            format!("/{root}/{version}/namespaces/{}/{plural}", encode(namespace))
+            format!(
+                "/{root}/{version}/namespaces/{}/{plural}",
+                encode(namespace)
+            )
         }
     }
 

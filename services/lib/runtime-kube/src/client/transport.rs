@@ -135,11 +135,7 @@ fn authorization(token: &Token) -> Result<Option<HeaderValue>, OpenError> {
     Ok(Some(value))
 }
 
-fn connections(
-    access: &Access,
-    authority: &[u8],
-    times: Times,
-) -> Result<Connections, OpenError> {
+fn connections(access: &Access, authority: &[u8], times: Times) -> Result<Connections, OpenError> {
     let builder = HttpsConnectorBuilder::new()
         .with_tls_config(access.tls(authority)?)
         .https_only();

@@ -87,7 +87,10 @@ impl<'a> Belongings<'a> {
 
     /// Namespaces of others that applications of ours were put into.
     pub(crate) fn foreign(&self) -> BTreeSet<String> {
-        self.homes.keys().map(|(_, target)| target.clone()).collect()
+        self.homes
+            .keys()
+            .map(|(_, target)| target.clone())
+            .collect()
     }
 
     fn is_ours(&self, namespace: &str) -> bool {
@@ -96,7 +99,8 @@ impl<'a> Belongings<'a> {
 
     fn find_homes(&mut self, world: &'a World) {
         for record in world.records(What::Inventories) {
-            let (Some(app), home) = (&record.metadata.labels.app, &record.metadata.namespace) else {
+            let (Some(app), home) = (&record.metadata.labels.app, &record.metadata.namespace)
+            else {
                 continue;
             };
             for namespace in inventory::namespaces(&record.data) {
@@ -111,8 +115,7 @@ impl<'a> Belongings<'a> {
                 && self.is_ours(&meta.namespace)
                 && !self.is_ours(target)
             {
-                self.homes
-                    .insert((app, target.to_owned()), &meta.namespace);
+                self.homes.insert((app, target.to_owned()), &meta.namespace);
             }
         }
     }
@@ -151,7 +154,10 @@ impl<'a> Belongings<'a> {
             }
         }
         for group in self.groups.values_mut() {
-            let runs = group.controllers.iter().filter(|(_, entry)| is_run(&entry.item));
+            let runs = group
+                .controllers
+                .iter()
+                .filter(|(_, entry)| is_run(&entry.item));
             group.newest_run = runs
                 .max_by_key(|(_, entry)| entry.item.metadata.creation_timestamp)
                 .map(|(_, entry)| entry.item.metadata.name.as_str());
@@ -200,7 +206,10 @@ impl<'a> Belongings<'a> {
     fn version_of(&self, world: &World, meta: &Meta, app: &str) -> Option<WorkloadKey> {
         let maker = meta.controller().map(|owner| match &*owner.kind {
             // <Deployment>-<hash of the template>
-            "ReplicaSet" => owner.name.rsplit_once('-').map_or(&*owner.name, |(name, _)| name),
+            "ReplicaSet" => owner
+                .name
+                .rsplit_once('-')
+                .map_or(&*owner.name, |(name, _)| name),
             _ => &*owner.name,
         });
         let of_app = |place: &Place, controller: &Controller| {
@@ -214,7 +223,8 @@ impl<'a> Belongings<'a> {
             .and_then(|(_, entry)| entry.item.metadata.labels.version.as_deref());
         let applied = || {
             let mut records = world.records(What::Inventories);
-            let record = records.find(|record| record.metadata.labels.app.as_deref() == Some(app))?;
+            let record =
+                records.find(|record| record.metadata.labels.app.as_deref() == Some(app))?;
             record.metadata.labels.version.as_deref()
         };
         let version = made.or_else(applied)?;
@@ -228,7 +238,11 @@ impl<'a> Belongings<'a> {
             let target = group
                 .installer
                 .and_then(Controller::helm_target)
-                .or_else(|| group.release.map(|record| record.metadata.namespace.as_str()));
+                .or_else(|| {
+                    group
+                        .release
+                        .map(|record| record.metadata.namespace.as_str())
+                });
             key.app.as_str() == instance && target == Some(meta.namespace.as_str())
         });
         let installing = of_app.clone().find(|(_, group)| group.installer.is_some());
@@ -244,7 +258,10 @@ fn newest_releases(world: &World) -> impl Iterator<Item = &Record> {
     for record in world.records(What::Releases) {
         let meta = &record.metadata;
         // sh.helm.release.v1.<name>.v<number>
-        let number = meta.name.rsplit_once(".v").and_then(|(_, number)| number.parse().ok());
+        let number = meta
+            .name
+            .rsplit_once(".v")
+            .and_then(|(_, number)| number.parse().ok());
         let id = (meta.namespace.as_str(), meta.labels.app.as_deref());
         let number = number.unwrap_or(0);
         if newest.get(&id).is_none_or(|(known, _)| *known <= number) {
@@ -281,7 +298,10 @@ fn is_over(pod: &Pod) -> bool {
 impl Group<'_> {
     fn job_of(&self, pod: &Pod) -> Option<&Controller> {
         let owner = pod.metadata.controller()?;
-        let mut jobs = self.controllers.iter().filter(|(place, _)| place.what == What::Jobs);
+        let mut jobs = self
+            .controllers
+            .iter()
+            .filter(|(place, _)| place.what == What::Jobs);
         if &*owner.kind != "Job" {
             return None;
         }
@@ -294,9 +314,8 @@ impl Group<'_> {
 
     /// Whether a Pod is one of a Job that still tries.
     pub(super) fn tries_again(&self, pod: &Pod) -> bool {
-        self.job_of(pod).is_some_and(|job| {
-            holds(&job.status.conditions, "Failed").is_none()
-        })
+        self.job_of(pod)
+            .is_some_and(|job| holds(&job.status.conditions, "Failed").is_none())
     }
 
     /// Whether a Pod is that of the Job that installs.
@@ -319,9 +338,10 @@ impl Group<'_> {
         }
         let Some(job) = self.job_of(pod) else {
             // A run of an author's own CronJob: only its newest end.
-            let ends = self.pods.iter().filter(|other| {
-                is_over(other) && self.job_of(other).is_none()
-            });
+            let ends = self
+                .pods
+                .iter()
+                .filter(|other| is_over(other) && self.job_of(other).is_none());
             let newest = ends.max_by_key(|other| other.metadata.creation_timestamp);
             return newest.is_none_or(|newest| newest.metadata.name == pod.metadata.name);
         };
@@ -340,13 +360,20 @@ impl Group<'_> {
         if self.release.is_some() || self.installer.is_some() {
             // Helm waits for what it makes, and only it knows what that is.
             let at_work = self.installer.is_some_and(|job| !is_finished(job));
-            return Some(if at_work { alive.saturating_add(1) } else { alive });
+            return Some(if at_work {
+                alive.saturating_add(1)
+            } else {
+                alive
+            });
         }
         if self.controllers.is_empty() {
             // Objects without a workload want no Pods; the rest of an older version wants none either, but is not told.
             return self.inventory.map(|_| 0);
         }
-        let all = self.controllers.iter().filter(|(_, entry)| !is_run(&entry.item));
+        let all = self
+            .controllers
+            .iter()
+            .filter(|(_, entry)| !is_run(&entry.item));
         Some(
             all.map(|(place, entry)| wanted(place.what, &entry.item))
                 .fold(0, u32::saturating_add),
@@ -359,10 +386,18 @@ impl Group<'_> {
             .controllers
             .iter()
             .map(|(_, entry)| entry.item.metadata.is_ending())
-            .chain(told.iter().filter(|_| self.controllers.is_empty()).map(|pod| pod.metadata.is_ending()))
+            .chain(
+                told.iter()
+                    .filter(|_| self.controllers.is_empty())
+                    .map(|pod| pod.metadata.is_ending()),
+            )
             .chain(self.installer.map(|job| job.metadata.is_ending()))
             .chain(self.release.map(|_| false))
-            .chain(self.inventory.filter(|_| self.controllers.is_empty()).map(|_| false))
+            .chain(
+                self.inventory
+                    .filter(|_| self.controllers.is_empty())
+                    .map(|_| false),
+            )
             .collect::<Vec<_>>();
         !ending.is_empty() && ending.into_iter().all(|ending| ending)
     }
@@ -379,7 +414,9 @@ impl Group<'_> {
             .denied
             .as_ref()
             .or(sight.broken.as_ref().map(|(_, why)| why))?;
-        Some(format!("its Pods in namespace {namespace} cannot be seen: {why}"))
+        Some(format!(
+            "its Pods in namespace {namespace} cannot be seen: {why}"
+        ))
     }
 
     /// What the release of a Helm application says.
@@ -402,12 +439,16 @@ impl Group<'_> {
         }
         match release? {
             "deployed" => Some(Verdict::default()),
-            "failed" => Some(Verdict::failed("Helm says that the release failed".to_owned())),
+            "failed" => Some(Verdict::failed(
+                "Helm says that the release failed".to_owned(),
+            )),
             "uninstalling" => Some(Verdict {
                 state: WorkloadState::Stopping,
                 message: String::new(),
             }),
-            other => Some(Verdict::active(format!("Helm says that the release is {other}"))),
+            other => Some(Verdict::active(format!(
+                "Helm says that the release is {other}"
+            ))),
         }
     }
 }

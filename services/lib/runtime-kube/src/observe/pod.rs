@@ -165,7 +165,9 @@ fn failed(pod: &Pod, around: Around<'_>) -> (RunStatus, String, bool) {
 fn working(pod: &Pod, around: Around<'_>) -> (RunStatus, String, bool) {
     let troubles = troubles(pod);
     let hopeless = troubles.iter().any(|trouble| trouble.hopeless);
-    let warning = around.warning.map(|warning| words(&warning.reason, &warning.message));
+    let warning = around
+        .warning
+        .map(|warning| words(&warning.reason, &warning.message));
     if let Some(worst) = troubles.iter().max_by_key(|trouble| trouble.weight) {
         // "ContainerCreating" says less than what keeps it from being created.
         let cause = match warning {
@@ -259,10 +261,20 @@ fn trouble(what: &str, again: bool, seen: &ContainerSeen) -> Option<Trouble> {
     }
     let waiting = seen.state.waiting.as_ref()?;
     let last = seen.last_state.terminated.as_ref();
-    let starting = matches!(&*waiting.reason, "" | "ContainerCreating" | "PodInitializing");
-    let mut cause = format!("{what} {name}: {}", words(&waiting.reason, &waiting.message));
+    let starting = matches!(
+        &*waiting.reason,
+        "" | "ContainerCreating" | "PodInitializing"
+    );
+    let mut cause = format!(
+        "{what} {name}: {}",
+        words(&waiting.reason, &waiting.message)
+    );
     if let Some(last) = last {
-        cause = format!("{what} {name} {}; {}", ended(last), words(&waiting.reason, ""));
+        cause = format!(
+            "{what} {name} {}; {}",
+            ended(last),
+            words(&waiting.reason, "")
+        );
     }
     let hopeless = never_starts(&waiting.reason, &waiting.message)
         || last.is_some_and(|last| never_starts(&last.reason, &last.message));
@@ -324,8 +336,12 @@ fn never_starts(reason: &str, message: &str) -> bool {
             "container has runAsNonRoot and image",
             "container's runAsUser breaks non-root policy",
         ]),
-        "CreateContainerError" | "RunContainerError" | "StartError" | "ContainerCannotRun"
-        | "CrashLoopBackOff" | "Error" => says(&[
+        "CreateContainerError"
+        | "RunContainerError"
+        | "StartError"
+        | "ContainerCannotRun"
+        | "CrashLoopBackOff"
+        | "Error" => says(&[
             "exec format error",
             "executable file not found in $PATH",
             ": no such file or directory: unknown",

@@ -57,7 +57,9 @@ impl World {
     /// What Kubernetes warned of last about an object.
     pub(super) fn warning<'w>(&'w self, kind: &'w str, meta: &'w Meta) -> Option<&'w Warning> {
         let about = self.warnings_about(kind, meta);
-        about.max_by_key(|entry| entry.since).map(|entry| &entry.item)
+        about
+            .max_by_key(|entry| entry.since)
+            .map(|entry| &entry.item)
     }
 
     fn warnings_about<'w>(
@@ -149,7 +151,10 @@ impl<'a> Looker<'a> {
         if let Some(refused) = self.refused_creation(place, entry) {
             return Verdict::active(refused);
         }
-        let runs = group.controllers.iter().filter(|(_, entry)| is_run(&entry.item));
+        let runs = group
+            .controllers
+            .iter()
+            .filter(|(_, entry)| is_run(&entry.item));
         let newest = runs.max_by_key(|(_, entry)| entry.item.metadata.creation_timestamp);
         let failed = newest.and_then(|(_, entry)| {
             let failed = holds(&entry.item.status.conditions, "Failed")?;
@@ -168,7 +173,9 @@ impl<'a> Looker<'a> {
         let meta = &entry.item.metadata;
         let about = self.world.warnings_about(&kind, meta);
         about
-            .filter(|warning| &*warning.item.reason == "FailedCreate" && warning.since >= entry.since)
+            .filter(|warning| {
+                &*warning.item.reason == "FailedCreate" && warning.since >= entry.since
+            })
             .max_by_key(|warning| warning.since)
             .map(|warning| words(&warning.item.reason, &warning.item.message))
     }

@@ -84,7 +84,10 @@ async fn an_idle_cluster_costs_fewer_than_six_requests_a_minute() {
         .filter(|asked| asked.is_watch())
         .map(|asked| asked.query["timeoutSeconds"].parse().unwrap())
         .collect();
-    assert!(times.iter().all(|time| (300..=360).contains(time)), "{times:?}");
+    assert!(
+        times.iter().all(|time| (300..=360).contains(time)),
+        "{times:?}"
+    );
     assert!(asked.iter().all(crate::testing::Asked::is_watch));
     // 19 watches, each asked for after five minutes at the earliest.
     assert!(asked.len() <= 60 * 6, "{} requests in an hour", asked.len());
@@ -116,9 +119,15 @@ async fn the_version_is_asked_for_again_after_the_server_was_away() {
     });
     let runtime = fake.seeing().await;
     let mut version = runtime.version();
-    version.wait_for(|version| &**version == "v1.34.4").await.unwrap();
+    version
+        .wait_for(|version| &**version == "v1.34.4")
+        .await
+        .unwrap();
     fake.freeze(true);
     tokio::time::sleep(Duration::from_secs(60)).await;
     fake.freeze(false);
-    version.wait_for(|version| &**version == "v1.35.0").await.unwrap();
+    version
+        .wait_for(|version| &**version == "v1.35.0")
+        .await
+        .unwrap();
 }

@@ -57,7 +57,11 @@ impl Watching {
             }
         };
         let seen = tokio::time::timeout(Duration::from_secs(3600), seen).await;
-        assert!(seen.is_ok(), "{:?} instead of {wanted:?}", look(&self.shared));
+        assert!(
+            seen.is_ok(),
+            "{:?} instead of {wanted:?}",
+            look(&self.shared)
+        );
     }
 
     async fn until_pods(&self, wanted: &[(&str, &str)]) {
@@ -78,7 +82,12 @@ impl Watching {
     }
 
     fn sight(&self, watch: &Watch) -> Sight {
-        self.shared.look().sights.get(watch).cloned().unwrap_or_default()
+        self.shared
+            .look()
+            .sights
+            .get(watch)
+            .cloned()
+            .unwrap_or_default()
     }
 
     fn lists(&self) -> usize {
@@ -99,7 +108,12 @@ async fn a_list_is_read_page_by_page_and_followed() {
     assert_eq!(watching.lists(), 3);
     fake.set(&list("Pod"), pod("c", "Running"));
     fake.delete(&format!("{}/a", list("Pod")));
-    let rest = [("b", "Pending"), ("c", "Running"), ("d", "Pending"), ("e", "Pending")];
+    let rest = [
+        ("b", "Pending"),
+        ("c", "Running"),
+        ("d", "Pending"),
+        ("e", "Pending"),
+    ];
     watching.until_pods(&rest).await;
     assert_eq!(watching.lists(), 3, "nothing is listed again");
 }
@@ -124,7 +138,9 @@ async fn what_went_while_nobody_looked_is_gone_after_the_next_list() {
     fake.set(&list("Pod"), pod("a", "Pending"));
     fake.set(&list("Pod"), pod("b", "Pending"));
     let watching = Watching::pods(&fake);
-    watching.until_pods(&[("a", "Pending"), ("b", "Pending")]).await;
+    watching
+        .until_pods(&[("a", "Pending"), ("b", "Pending")])
+        .await;
     fake.delete(&format!("{}/a", list("Pod")));
     watching.until_pods(&[("b", "Pending")]).await;
     fake.forget_history();
@@ -196,7 +212,9 @@ async fn objects_are_put_together_from_pieces() {
             .then(|| Reply::Pieces(pieces.clone(), false))
     });
     let watching = Watching::pods(&fake);
-    watching.until_pods(&[("b", "Running"), ("ä", "Running")]).await;
+    watching
+        .until_pods(&[("b", "Running"), ("ä", "Running")])
+        .await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -219,7 +237,10 @@ async fn a_bookmark_is_where_a_watch_goes_on() {
     tokio::time::sleep(Duration::from_secs(140)).await;
     assert_eq!(versions(), ["0"]);
     watching
-        .until(|shared| shared.look().sights[&pods()].broken.is_some(), true)
+        .until(
+            |shared| shared.look().sights[&pods()].broken.is_some(),
+            true,
+        )
         .await;
     watching.until(|_| versions().len(), 2).await;
     assert_eq!(versions(), ["0", "4711"]);
@@ -231,13 +252,22 @@ async fn a_server_that_does_not_answer_is_told_of_and_asked_again_ever_more_slow
     fake.rule(usize::MAX, |_| Some(Reply::Hang));
     let watching = Watching::pods(&fake);
     watching
-        .until(|shared| shared.look().sights[&pods()].broken.is_some(), true)
+        .until(
+            |shared| shared.look().sights[&pods()].broken.is_some(),
+            true,
+        )
         .await;
     let (since, why) = watching.sight(&pods()).broken.unwrap();
-    assert_eq!(why, "the API server at https://fake did not answer within 15 s");
+    assert_eq!(
+        why,
+        "the API server at https://fake did not answer within 15 s"
+    );
     tokio::time::sleep(Duration::from_secs(600)).await;
     let asked = fake.asked().len();
-    assert!((22..=30).contains(&asked), "{asked} requests in ten minutes");
+    assert!(
+        (22..=30).contains(&asked),
+        "{asked} requests in ten minutes"
+    );
     assert_eq!(watching.sight(&pods()).broken.unwrap().0, since);
 }
 
@@ -270,7 +300,10 @@ async fn what_we_may_not_see_is_a_fault_only_where_it_is_needed() {
         assert_eq!(sight.denied.is_some(), !needed);
         tokio::time::sleep(Duration::from_secs(3000)).await;
         let asked = fake.asked().len();
-        assert!(needed || asked <= 11, "{asked} requests for what we may not see");
+        assert!(
+            needed || asked <= 11,
+            "{asked} requests for what we may not see"
+        );
     }
 }
 
