@@ -16,13 +16,7 @@ pub(crate) const TEST_FEATURES: &str = "baetyl-kit/test-clock";
 /// When it cannot be started or ends with another code than 0.
 pub(crate) fn sh(program: &str, args: &[&str], env: &[(&str, &str)]) -> Result<()> {
     println!("$ {program} {}", args.join(" "));
-    let mut command = Command::new(program);
-    for (name, _) in std::env::vars_os() {
-        if is_about_xtask(&name.to_string_lossy()) {
-            command.env_remove(name);
-        }
-    }
-    let status = command
+    let status = command(program)
         .args(args)
         .envs(env.iter().copied())
         .current_dir(root())
@@ -32,6 +26,17 @@ pub(crate) fn sh(program: &str, args: &[&str], env: &[(&str, &str)]) -> Result<(
         bail!("`{program} {}` failed: {status}", args.join(" "));
     }
     Ok(())
+}
+
+/// A command without what cargo told this program about itself.
+pub(crate) fn command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        if is_about_xtask(&name.to_string_lossy()) {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 /// What cargo told this program about its own package. Build scripts of others watch these variables: with them in its

@@ -7,6 +7,7 @@
 mod ci;
 mod codegen;
 mod contracts;
+mod images;
 mod tidy;
 
 use std::os::unix::process::CommandExt as _;
@@ -56,6 +57,8 @@ enum Command {
         #[arg(long)]
         accept: bool,
     },
+    /// Builds the images of all services and runtimes without a container engine.
+    Images(Box<images::Args>),
     /// Checks crate directions, orphan files, cited paths, licences and lengths.
     Tidy,
 }
@@ -99,7 +102,10 @@ fn become_demo(check: bool, one: bool) -> Result<()> {
 }
 
 /// Where cargo puts what it builds.
-fn target_dir() -> Result<PathBuf> {
+///
+/// # Errors
+/// When cargo cannot read the workspace.
+pub(crate) fn target_dir() -> Result<PathBuf> {
     let metadata = cargo_metadata::MetadataCommand::new()
         .manifest_path(root().join("Cargo.toml"))
         .no_deps()
@@ -139,6 +145,7 @@ fn run(command: Command) -> Result<()> {
         Command::Ci => ci::run(),
         Command::Codegen { check } => codegen::run(check),
         Command::Contracts { accept } => contracts::run(accept),
+        Command::Images(args) => images::run(&args),
         Command::Tidy => tidy::run(),
     }
 }
