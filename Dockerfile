@@ -53,7 +53,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     done; \
     [ -z "${together}" ] || build ${together}; \
     [ -z "${alone}" ] || build ${alone}; \
-    mkdir -p /out/bin /out/rootfs/etc /out/rootfs/tmp; \
+    mkdir -p /out/bin /out/rootfs/etc /out/rootfs/tmp /out/rootfs/var/lib; \
     for program in ${PROGRAMS}; do cp "target/${triple}/${PROFILE}/${program}" /out/bin/; done; \
     printf 'root:x:0:0:root:/:/sbin/nologin\nbaetyl:x:65532:65532:baetyl:/var/lib/baetyl:/sbin/nologin\n' > /out/rootfs/etc/passwd; \
     printf 'root:x:0:\nbaetyl:x:65532:\n' > /out/rootfs/etc/group; \

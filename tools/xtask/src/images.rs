@@ -260,6 +260,8 @@ fn skeleton() -> Tree {
     tree.add("etc/passwd", Kind::File(passwd.into_bytes()), 0o644);
     tree.add("etc/group", Kind::File(group.into_bytes()), 0o644);
     tree.add("tmp", Kind::Dir, 0o1777);
+    // Above the directory for data, which belongs to the user and is made by a WORKDIR of the Dockerfile.
+    tree.add("var/lib", Kind::Dir, 0o755);
     tree
 }
 

@@ -13,6 +13,7 @@ mod tidy;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -106,11 +107,16 @@ fn become_demo(check: bool, one: bool) -> Result<()> {
 /// # Errors
 /// When cargo cannot read the workspace.
 pub(crate) fn target_dir() -> Result<PathBuf> {
+    static DIR: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(dir) = DIR.get() {
+        return Ok(dir.clone());
+    }
     let metadata = cargo_metadata::MetadataCommand::new()
         .manifest_path(root().join("Cargo.toml"))
         .no_deps()
         .exec()?;
-    Ok(metadata.target_directory.into_std_path_buf())
+    let dir = metadata.target_directory.into_std_path_buf();
+    Ok(DIR.get_or_init(|| dir).clone())
 }
 
 fn bench(args: &[String]) -> Result<()> {

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -13,8 +14,10 @@ use super::run;
 /// The release packages are taken from.
 const SUITE: &str = "bookworm";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-/// What was fetched the last time, for when no mirror can be reached.
-const FETCHED: &str = "fetched";
+/// A file as old as the lists.
+const UPDATED: &str = "updated";
+/// How long lists are good for.
+const FRESH: Duration = Duration::from_secs(3600);
 
 /// A package on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +61,7 @@ impl Package {
 /// Fetches packages by name into `dir`, which keeps them and the lists of the mirror.
 ///
 /// # Errors
-/// When apt is missing, or no mirror can be reached and the packages are not there from an earlier time.
+/// When apt is missing, or no mirror can be reached and no lists or packages are there from an earlier time.
 pub(crate) fn fetch(arch: Arch, names: &[&str], dir: &Path) -> Result<Vec<Package>> {
     if !run::has("apt-get") || !run::has("dpkg-deb") {
         bail!(
@@ -71,54 +74,81 @@ pub(crate) fn fetch(arch: Arch, names: &[&str], dir: &Path) -> Result<Vec<Packag
     );
     let config = prepare(arch, dir)?;
     if let Err(error) = update(arch, dir, &config) {
-        let fetched = earlier(names, dir).with_context(|| format!("{error:#}"))?;
-        eprintln!("no mirror of Debian answers; packages of an earlier time are taken");
-        return Ok(fetched);
+        let left = "no mirror of Debian answers, and no lists are left from an earlier time";
+        ensure!(dir.join(UPDATED).exists(), "{left}: {error:#}");
+        eprintln!("no mirror of Debian answers; the lists of an earlier time are used");
     }
     let debs = dir.join("debs");
-    let apt = || {
-        let mut command = run::command("apt-get");
-        command
-            .env("APT_CONFIG", &config)
-            .arg("download")
-            .current_dir(&debs);
-        command
-    };
-    let uris = run::quiet(apt().arg("--print-uris").arg("-qq").args(names))?;
-    run::loud(apt().arg("-q").args(names))?;
-    let files: Vec<String> = String::from_utf8(uris)?
-        .lines()
-        .filter_map(|line| line.split_whitespace().nth(1).map(str::to_owned))
-        .collect();
+    let mut show = run::command("apt-cache");
+    show.env("APT_CONFIG", &config)
+        .args(["show", "--no-all-versions"])
+        .args(names);
+    let listed = listed(&String::from_utf8(run::quiet(&mut show)?)?)?;
     ensure!(
-        files.len() == names.len(),
-        "apt names {} files for {} packages",
-        files.len(),
+        listed.len() == names.len(),
+        "the lists have {} of {} packages",
+        listed.len(),
         names.len()
     );
-    fs::write(dir.join(FETCHED), listing(names, &files))?;
-    files
+    let lacking = |item: &&Listed| {
+        Package::read(debs.join(&item.file)).ok().map(|p| p.digest) != Some(item.digest.clone())
+    };
+    let wanted: Vec<&str> = listed
         .iter()
-        .map(|file| Package::read(debs.join(file)))
-        .collect()
+        .filter(lacking)
+        .map(|item| item.name.as_str())
+        .collect();
+    if !wanted.is_empty() {
+        let mut download = run::command("apt-get");
+        download
+            .env("APT_CONFIG", &config)
+            .args(["download", "-q"])
+            .args(&wanted)
+            .current_dir(&debs);
+        run::loud(&mut download)?;
+    }
+    let mut packages = Vec::new();
+    for item in listed {
+        let package = Package::read(debs.join(&item.file))?;
+        ensure!(
+            package.digest == item.digest,
+            "{} is not what the lists say",
+            item.file
+        );
+        packages.push(package);
+    }
+    Ok(packages)
 }
 
-/// The first line says for which names the files are.
-fn listing(names: &[&str], files: &[String]) -> String {
-    format!("{}\n{}\n", names.join(" "), files.join("\n"))
+/// A package as the lists of a mirror have it.
+#[derive(Debug, PartialEq, Eq)]
+struct Listed {
+    name: String,
+    /// What apt calls its file.
+    file: String,
+    digest: Digest,
 }
 
-fn earlier(names: &[&str], dir: &Path) -> Result<Vec<Package>> {
-    let text = fs::read_to_string(dir.join(FETCHED)).unwrap_or_default();
-    let mut lines = text.lines();
-    ensure!(
-        lines.next() == Some(&*names.join(" ")),
-        "no packages are left from an earlier time in {}",
-        dir.display()
-    );
-    lines
-        .map(|file| Package::read(dir.join("debs").join(file)))
-        .collect()
+/// Reads what `apt-cache show` says, sorted by name.
+fn listed(text: &str) -> Result<Vec<Listed>> {
+    let mut all = Vec::new();
+    for paragraph in text.split("\n\n").filter(|text| !text.trim().is_empty()) {
+        let field = |name: &str| {
+            paragraph
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+                .with_context(|| format!("a package has no field {name}"))
+        };
+        let version = field("Version")?.replace(':', "%3a");
+        let name = field("Package")?;
+        all.push(Listed {
+            name: name.to_owned(),
+            file: format!("{name}_{version}_{}.deb", field("Architecture")?),
+            digest: format!("sha256:{}", field("SHA256")?).try_into()?,
+        });
+    }
+    all.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(all)
 }
 
 /// Makes apt's directories; gives the path of its configuration.
@@ -140,8 +170,12 @@ fn prepare(arch: Arch, dir: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Reads the lists of the mirror. Where only those of the security archive are broken, it goes on without them and says so.
+/// Reads the lists of the mirror, unless they are fresh. Where only those of the security archive are broken, it goes on without them and says so.
 fn update(arch: Arch, dir: &Path, config: &Path) -> Result<()> {
+    let age = fs::metadata(dir.join(UPDATED)).and_then(|file| file.modified());
+    if age.is_ok_and(|time| time.elapsed().is_ok_and(|age| age < FRESH)) {
+        return Ok(());
+    }
     let (main, security) = mirrors();
     let line = |site: &str, suite: &str| format!("deb [signed-by={KEYRING}] {site} {suite} main\n");
     let released = line(&main, SUITE) + &line(&main, &format!("{SUITE}-updates"));
@@ -161,14 +195,14 @@ fn update(arch: Arch, dir: &Path, config: &Path) -> Result<()> {
         run::loud(&mut command)
     };
     fs::write(&list, &secured)?;
-    let Err(error) = update() else {
-        return Ok(());
-    };
-    fs::write(&list, &released)?;
-    update()?;
-    eprintln!(
-        "warning: the packages for {arch} are without security updates: {security} has broken lists for it ({error:#})"
-    );
+    if let Err(error) = update() {
+        fs::write(&list, &released)?;
+        update()?;
+        eprintln!(
+            "warning: the packages for {arch} are without security updates: {security} has broken lists for it ({error:#})"
+        );
+    }
+    fs::write(dir.join(UPDATED), "")?;
     Ok(())
 }
 
@@ -196,17 +230,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn packages_of_an_earlier_time_are_found_again_only_for_the_same_names() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("debs")).unwrap();
-        fs::write(dir.path().join("debs/a_1.deb"), "a").unwrap();
-        fs::write(
-            dir.path().join(FETCHED),
-            listing(&["a"], &["a_1.deb".to_owned()]),
-        )
-        .unwrap();
-        let found = earlier(&["a"], dir.path()).unwrap();
-        assert_eq!(found.first().unwrap().digest, Digest::of(b"a"));
-        assert!(earlier(&["a", "b"], dir.path()).is_err());
+    fn what_lists_say_becomes_files_and_sums() {
+        let sum = "a".repeat(64);
+        let text = format!(
+            "Package: zlib1g\nSource: zlib\nVersion: 1:1.2\nArchitecture: armhf\nSHA256: {sum}\nDescription: z\n\n\
+             Package: tzdata\nArchitecture: all\nVersion: 2026f\nSHA256: {sum}\n\n"
+        );
+        let listed = listed(&text).unwrap();
+        let files: Vec<_> = listed.iter().map(|item| item.file.as_str()).collect();
+        assert_eq!(files, ["tzdata_2026f_all.deb", "zlib1g_1%3a1.2_armhf.deb"]);
+        assert_eq!(listed[0].digest.hex(), sum);
+    }
+
+    #[test]
+    fn a_package_without_a_sum_is_refused() {
+        let error = listed("Package: a\nVersion: 1\nArchitecture: all\n").unwrap_err();
+        assert!(error.to_string().contains("SHA256"), "{error}");
     }
 }

@@ -330,8 +330,13 @@ pub(crate) fn bundle(
 /// # Errors
 /// When it is no layout or a piece of it has another sum than its name says.
 pub(crate) fn read(dir: &Path) -> Result<(Content, Vec<Descriptor>)> {
-    let layout = fs::read_to_string(dir.join("oci-layout"))?;
-    ensure!(layout == LAYOUT, "{layout} is another version of layouts");
+    let layout: serde_json::Value = serde_json::from_slice(&fs::read(dir.join("oci-layout"))?)?;
+    ensure!(
+        layout
+            .get("imageLayoutVersion")
+            .is_some_and(|version| version == "1.0.0"),
+        "{layout} is another version of layouts"
+    );
     let index: Index = serde_json::from_slice(&fs::read(dir.join("index.json"))?)?;
     let mut content = Content::default();
     for entry in fs::read_dir(dir.join("blobs/sha256"))? {

@@ -136,7 +136,8 @@ impl Platform {
 pub(crate) struct Index {
     /// 2.
     pub(crate) schema_version: u32,
-    /// [`INDEX`].
+    /// [`INDEX`]; layouts of others leave it out.
+    #[serde(default)]
     pub(crate) media_type: String,
     /// One for each platform; in the `index.json` of a layout one for each image.
     pub(crate) manifests: Vec<Descriptor>,

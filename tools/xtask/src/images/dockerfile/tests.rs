@@ -16,7 +16,9 @@ struct Stage {
 fn stages() -> BTreeMap<String, Stage> {
     let text = fs::read_to_string(crate::root().join("Dockerfile")).unwrap();
     // Comments may stand between continued lines.
-    let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+    let lines = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with('#'));
     let text = lines.collect::<Vec<_>>().join("\n").replace("\\\n", " ");
     let mut stages = BTreeMap::new();
     let mut last = String::new();
