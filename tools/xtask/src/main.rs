@@ -8,11 +8,13 @@ mod ci;
 mod codegen;
 mod contracts;
 mod e2e;
+mod images;
 mod tidy;
 
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -62,6 +64,8 @@ enum Command {
         #[arg(long)]
         accept: bool,
     },
+    /// Builds the images of all services and runtimes without a container engine.
+    Images(Box<images::Args>),
     /// Checks crate directions, orphan files, cited paths, licences and lengths.
     Tidy,
 }
@@ -105,12 +109,20 @@ fn become_demo(check: bool, one: bool) -> Result<()> {
 }
 
 /// Where cargo puts what it builds.
-fn target_dir() -> Result<PathBuf> {
+///
+/// # Errors
+/// When cargo cannot read the workspace.
+pub(crate) fn target_dir() -> Result<PathBuf> {
+    static DIR: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(dir) = DIR.get() {
+        return Ok(dir.clone());
+    }
     let metadata = cargo_metadata::MetadataCommand::new()
         .manifest_path(root().join("Cargo.toml"))
         .no_deps()
         .exec()?;
-    Ok(metadata.target_directory.into_std_path_buf())
+    let dir = metadata.target_directory.into_std_path_buf();
+    Ok(DIR.get_or_init(|| dir).clone())
 }
 
 fn bench(args: &[String]) -> Result<()> {
@@ -146,6 +158,7 @@ fn run(command: Command) -> Result<()> {
         Command::Ci => ci::run(),
         Command::Codegen { check } => codegen::run(check),
         Command::Contracts { accept } => contracts::run(accept),
+        Command::Images(args) => images::run(&args),
         Command::Tidy => tidy::run(),
     }
 }
