@@ -94,7 +94,7 @@ pub(crate) struct Args {
     /// What names in layouts and archive begin with. Default: the registry of --push, else docker.io/baetyl
     #[arg(long, value_name = "REGISTRY")]
     registry: Option<String>,
-    /// Sends the images to a registry on this machine and back, and starts those of foreign architectures
+    /// Sends the images to a registry on this machine and back, and starts their programs (foreign ones emulated)
     #[arg(long)]
     check_start: bool,
     /// Builds the Dockerfile with buildah and compares its images with these
@@ -338,9 +338,7 @@ fn tell(output: Output, images: &[Built], stamp: &Stamp, prefix: &str, tag: &str
             };
             println!(
                 "{:<22} {:<7} {size:>10}  {}{over}",
-                image.name,
-                part.arch.to_string(),
-                part.digest
+                image.name, part.arch, part.digest
             );
         }
         println!(

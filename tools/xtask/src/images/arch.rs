@@ -111,10 +111,10 @@ impl Arch {
 
 impl fmt::Display for Arch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.variant() {
-            Some(variant) => write!(f, "{}/{variant}", self.oci()),
-            None => f.write_str(self.oci()),
-        }
+        f.pad(match self {
+            Self::ArmV7 => "arm/v7",
+            _ => self.oci(),
+        })
     }
 }
 

@@ -72,8 +72,7 @@ pub(crate) fn check(images: &[Built], stamp: &Stamp, prebuilt: &Path) -> Result<
                 .with_context(|| format!("target {} for {}", image.name, whole.arch))?;
             eprintln!(
                 "{:<22} {:<7} from the Dockerfile is the same",
-                image.name,
-                whole.arch.to_string()
+                image.name, whole.arch
             );
         }
     }

@@ -1,5 +1,5 @@
-//! `--check-start`: the programs of foreign architectures, taken out of images that went through a registry, run under
-//! emulation until they are ready, and end when they are told to.
+//! `--check-start`: the programs of every architecture, taken out of images that went through a registry, run until they
+//! are ready, and end when they are told to; those of foreign architectures under emulation.
 //!
 //! All services of an architecture share a data directory, as on a node in native mode: the function proxy is ready
 //! only with an engine to ask. Sync has no identity, so it is live and says what it waits for.
@@ -56,14 +56,18 @@ const PROGRAMS: &[(&str, Started)] = &[
     ("baetylctl", Started::Tells),
 ];
 
+fn is_foreign(arch: Arch) -> bool {
+    Arch::host() != Some(arch)
+}
+
 /// Packages of Debian that are missing for this check.
 pub(crate) fn missing(archs: &[Arch]) -> Vec<String> {
     let mut packages = Vec::new();
     if !run::has(super::served::PROGRAM) {
         packages.push("docker-registry".to_owned());
     }
-    let foreign = archs.iter().filter(|arch| Some(**arch) != Arch::host());
-    if foreign.into_iter().any(|arch| !run::has(arch.emulator())) {
+    let mut foreign = archs.iter().filter(|arch| is_foreign(**arch));
+    if foreign.any(|arch| !run::has(arch.emulator())) {
         packages.push("qemu-user-static".to_owned());
     }
     packages
@@ -104,7 +108,7 @@ pub(crate) async fn check(images: &[Built], tag: &str) -> Result<()> {
         images.len(),
         served.address
     );
-    for arch in archs.into_iter().filter(|arch| Some(*arch) != Arch::host()) {
+    for arch in archs {
         let node = dir.path().join(arch.dir());
         check_arch(arch, &pulled, &node)
             .await
@@ -195,19 +199,25 @@ async fn start(
 ) -> Result<Option<Process>> {
     let entrypoint = image.entrypoint().context("no entry point")?;
     let program = root.join(entrypoint.trim_start_matches('/'));
-    let emulated = |args: &[&str]| {
-        let mut command = run::command(arch.emulator());
+    let made = |args: &[&str]| {
+        let mut command = match is_foreign(arch) {
+            true => {
+                let mut command = run::command(arch.emulator());
+                command.arg(&program);
+                command
+            }
+            false => std::process::Command::new(&program),
+        };
         command
-            .arg(&program)
             .args(args)
             .env("BAETYL_DATA_DIR", data)
             .current_dir(data);
         command
     };
     if started == Started::Tells {
-        return tells(image, emulated).map(|()| None);
+        return tells(image, made).map(|()| None);
     }
-    let mut command = emulated(&["run"]);
+    let mut command = made(&["run"]);
     match started {
         Started::Says(_) => runtime(&mut command, arch, image, root, data)?,
         _ => {
@@ -230,8 +240,8 @@ async fn start(
 }
 
 /// The version, and that a configuration is read.
-fn tells(image: &Image, emulated: impl Fn(&[&str]) -> std::process::Command) -> Result<()> {
-    let version = run::quiet(&mut emulated(&["--version"]))?;
+fn tells(image: &Image, made: impl Fn(&[&str]) -> std::process::Command) -> Result<()> {
+    let version = run::quiet(&mut made(&["--version"]))?;
     let version = String::from_utf8_lossy(&version).trim().to_owned();
     let wanted = format!("{} {}", image.name, env!("CARGO_PKG_VERSION"));
     ensure!(
@@ -239,7 +249,7 @@ fn tells(image: &Image, emulated: impl Fn(&[&str]) -> std::process::Command) -> 
         "it calls itself {version:?}, not {wanted:?}"
     );
     if let [run] = image.command {
-        let checked = run::quiet(&mut emulated(&[run, "--check-config"]))?;
+        let checked = run::quiet(&mut made(&[run, "--check-config"]))?;
         let checked = String::from_utf8_lossy(&checked);
         ensure!(
             checked.contains("valid"),
@@ -291,10 +301,10 @@ def handler(event, context):
     return {}
 ";
 
-/// A script that runs the Python of an image under emulation: a program that is emulated cannot start another one of
-/// its kind itself.
+/// A script that runs the Python of an image where it lies: a program that is emulated cannot start another one of its
+/// kind itself.
 fn interpreter(arch: Arch, root: &Path) -> Result<PathBuf> {
-    let python = python::python(arch, root, true);
+    let python = python::python(arch, root, is_foreign(arch));
     let mut script = String::from("#!/bin/sh\n");
     for (name, value) in python.get_envs() {
         if let Some(value) = value {
@@ -313,7 +323,7 @@ fn interpreter(arch: Arch, root: &Path) -> Result<PathBuf> {
         script += &format!(" '{word}'");
     }
     script += " \"$@\"\n";
-    let path = root.join(BIN).join("python3-emulated");
+    let path = root.join(BIN).join("python3-here");
     fs::write(&path, script)?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
     Ok(path)

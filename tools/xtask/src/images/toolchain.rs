@@ -72,7 +72,7 @@ fn compiler(arch: Arch) -> Option<Compiler> {
         .output()
         .ok()?;
     let library = String::from_utf8_lossy(&library.stdout);
-    if Path::new(library.trim()).join("").is_dir() {
+    if Path::new(library.trim()).is_dir() {
         return Some(Compiler::InUse);
     }
     is_debian_usable().then_some(Compiler::Debian)
@@ -149,6 +149,10 @@ fn build_for(
         .arg(&target);
     for program in list {
         command.args(["-p", program.package, "--bin", program.name]);
+    }
+    // A feature of a crate is known only where the crate itself is selected.
+    for (krate, _) in settings.features.iter().filter_map(|f| f.split_once('/')) {
+        command.args(["-p", krate]);
     }
     if !settings.features.is_empty() {
         command.args(["--features", &settings.features.join(",")]);
