@@ -80,6 +80,16 @@ pub fn identity(app: &str) -> String {
     format!("baetyl-id-{app}")
 }
 
+/// Name of the ConfigMap with the plan of one version of a configuration with objects.
+pub fn plan(app: &str, configuration: &Digest) -> String {
+    content(&format!("baetyl-plan-{app}"), configuration)
+}
+
+/// Name of the ConfigMap with the functions of one version of an application.
+pub fn functions(app: &str, application: &Digest) -> String {
+    content(&format!("baetyl-functions-{app}"), application)
+}
+
 /// Name of the Service of an application. Applications of the system lose the random end of their name, so that others
 /// find them: `baetyl-broker-x7k2` is `baetyl-broker`.
 pub fn service(app: &str, system: bool) -> &str {

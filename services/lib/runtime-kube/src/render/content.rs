@@ -138,10 +138,7 @@ impl<'a> Build<'a> {
             .iter()
             .map(|service| (functions_key(&service.name), json!(functions(service))))
             .collect();
-        let name = names::content(
-            &format!("{}-functions", self.name),
-            &self.request.release.app.digest,
-        );
+        let name = names::functions(self.name, &self.request.release.app.digest);
         let rest = Fields::new().with("immutable", true).with("data", data);
         let object = self.object(("v1", "ConfigMap"), &name, rest);
         self.keep(object)

@@ -15,7 +15,6 @@ use super::build::Build;
 use super::fields::Fields;
 use super::volumes::{IDENTITY, IDENTITY_PATH, OBJECTS, Volumes, add_identity};
 use crate::names;
-use crate::object::Object;
 
 /// Where an init container finds the plain items of its configuration.
 const ITEMS: &str = "/etc/baetyl/items";
@@ -59,7 +58,8 @@ pub(super) fn add(
     Ok((OBJECTS, directory_name(digest)))
 }
 
-/// The ConfigMap with the plan. The most an archive may hold is the node's, so that it may change: it is not immutable.
+/// The ConfigMap with the plan. It is the application's own, and not immutable: the most an archive may hold is a setting
+/// of the node.
 fn plan(
     build: &mut Build<'_>,
     configuration: &Configuration,
@@ -80,14 +80,10 @@ fn plan(
     let plan = StagePlan::of(objects, build.request.place.max_unpacked);
     // Texts and numbers always serialise.
     let text = serde_json::to_string(&plan).unwrap_or_default();
-    let name = names::content(&format!("{}-plan", configuration.name), digest);
-    Ok(build.keep(Object::new(
-        ("v1", "ConfigMap"),
-        build.namespace,
-        &name,
-        &names::content_labels(digest),
-        Fields::new().with("data", json!({PLAN_FILE: text})),
-    )))
+    let name = names::plan(build.name, digest);
+    let rest = Fields::new().with("data", json!({PLAN_FILE: text}));
+    let object = build.object(("v1", "ConfigMap"), &name, rest);
+    Ok(build.keep(object))
 }
 
 /// The init containers; none when the Pod mounts no configuration with objects.
