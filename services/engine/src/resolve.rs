@@ -68,6 +68,14 @@ pub enum ResolveError {
     /// A volume has no source, or several, or one that only the cloud knows.
     #[error("volume \"{0}\" must have exactly one of hostPath, config, secret, emptyDir")]
     Source(String),
+    /// Needs Kubernetes, too.
+    #[error(
+        "volume \"{0}\" is a PersistentVolumeClaim, which needs Kubernetes; this node runs in native mode"
+    )]
+    Claim(String),
+    /// And so does a job with a timetable.
+    #[error("a job with a schedule (\"{0}\") needs Kubernetes; this node runs in native mode")]
+    Schedule(String),
     /// A volume names something that did not come with the release.
     #[error("volume \"{volume}\" names {kind} \"{name}\", which did not come with this version")]
     Reference {
@@ -234,6 +242,9 @@ pub fn resolve(
     let app = &request.bodies.app;
     if matches!(app.kind(), "helm" | "yaml") {
         return Err(ResolveError::Kind(app.kind().to_owned()));
+    }
+    if let Some(schedule) = app.schedule() {
+        return Err(ResolveError::Schedule(schedule));
     }
     let shape = Shape::of(app);
     let mut resolved = Resolved {

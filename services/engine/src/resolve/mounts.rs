@@ -44,6 +44,9 @@ pub(super) fn mounts(request: &Request<'_>, service: &Service) -> Result<Vec<Mou
                 Some(VolumeSource::Secret(reference)) => {
                     secret(request, &mount.name, &reference.name)?
                 }
+                Some(VolumeSource::Claim(_)) => {
+                    return Err(ResolveError::Claim(mount.name.clone()));
+                }
                 Some(VolumeSource::Certificate(_)) | None => {
                     return Err(ResolveError::Source(mount.name.clone()));
                 }

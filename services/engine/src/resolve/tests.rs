@@ -437,6 +437,14 @@ fn what_cannot_run_here_is_refused_with_what_to_do() {
     };
     let cases = [
         (json!({"type": "helm", "services": []}), "need Kubernetes"),
+        (
+            json!({"workload": "job", "jobConfig": {"schedule": "@daily"}, "services": []}),
+            "a job with a schedule (\"@daily\") needs Kubernetes",
+        ),
+        (
+            mounted(json!([{"name": "v1", "persistentVolumeClaim": {"claimName": "data"}}])),
+            "\"v1\" is a PersistentVolumeClaim, which needs Kubernetes",
+        ),
         (json!({"services": [{"name": "web"}]}), "has no program"),
         (mounted(json!([])), "which the application does not have"),
         (mounted(json!([{"name": "v1"}])), "exactly one of"),

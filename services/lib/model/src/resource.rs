@@ -11,6 +11,7 @@ pub mod probe;
 pub mod quantity;
 pub mod secret;
 pub mod service;
+pub mod strategy;
 pub mod time;
 pub mod validate;
 pub mod view;
@@ -28,11 +29,14 @@ pub use service::{
     ContainerPort, Device, EnvVar, Function, FunctionConfig, Resources, Security, Service,
     VolumeMount,
 };
+pub use strategy::Strategy;
 pub use validate::{
     FieldError, Rules, validate_application, validate_certificate, validate_configuration,
     validate_registry, validate_secret,
 };
-pub use volume::{EmptyDir, HostPath, NamedRef, Reference, RegistryRef, Volume, VolumeSource};
+pub use volume::{
+    Claim, EmptyDir, HostPath, NamedRef, Reference, RegistryRef, Volume, VolumeSource,
+};
 
 /// Labels and annotations with a meaning of their own.
 pub mod label {
@@ -62,6 +66,8 @@ pub mod label {
     pub const ACCELERATOR: &str = "baetyl-accelerator";
     /// "online": the one way to have images pulled at every start.
     pub const IMAGE_PULL: &str = "baetyl-image-pull";
+    /// How an application is updated: `rolling` or `recreate`.
+    pub const UPDATE_STRATEGY: &str = "baetyl-update-strategy";
 }
 
 /// Paths with a meaning of their own inside an instance.

@@ -1,6 +1,8 @@
 //! One object as it shall be.
 
-use serde_json::Value;
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
 
 /// One Kubernetes object as it shall be: the body of a server-side apply.
 ///
@@ -17,6 +19,30 @@ pub struct Object {
     pub name: String,
     /// The whole object, with apiVersion, kind and metadata.
     pub body: Value,
+}
+
+impl Object {
+    /// An object of a namespace with its labels; `rest` is what it has besides metadata.
+    pub(crate) fn new(
+        (api_version, kind): (&str, &str),
+        namespace: &str,
+        name: &str,
+        labels: &BTreeMap<String, String>,
+        rest: impl Into<Map<String, Value>>,
+    ) -> Self {
+        let mut body = rest.into();
+        body.insert("apiVersion".to_owned(), json!(api_version));
+        body.insert("kind".to_owned(), json!(kind));
+        let metadata = json!({"name": name, "namespace": namespace, "labels": labels});
+        body.insert("metadata".to_owned(), metadata);
+        Self {
+            api_version: api_version.to_owned(),
+            kind: kind.to_owned(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            body: Value::Object(body),
+        }
+    }
 }
 
 impl std::fmt::Display for Object {

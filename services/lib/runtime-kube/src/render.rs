@@ -1,4 +1,8 @@
-//! One version of an application as the objects it consists of.
+//! One version of an application as the objects it consists of. Pure: equal input, equal objects.
+//!
+//! [`render`] picks by the application's type: `container` and `function` are a workload with one Pod template
+//! (`workload.rs`, `pod.rs`, `container.rs`, `volumes.rs`), `yaml` is what its author wrote (`manifests.rs`), `helm` is a
+//! Job (`helm.rs`).
 
 use std::collections::BTreeMap;
 
@@ -7,6 +11,33 @@ use baetyl_model::workload::WorkloadKey;
 use baetyl_model::{Application, Configuration, DesiredApp, Secret};
 
 use crate::object::Object;
+
+mod build;
+mod container;
+mod content;
+mod env;
+mod error;
+mod fields;
+mod helm;
+mod kinds;
+mod manifests;
+mod pod;
+mod probe;
+mod resources;
+mod scale;
+mod service;
+mod staging;
+mod target;
+#[cfg(test)]
+mod tests;
+mod volumes;
+mod workload;
+mod yaml;
+
+use build::Build;
+
+pub use error::RenderError;
+pub use helm::uninstall;
 
 /// Everything one rendering needs.
 pub struct Request<'a> {
@@ -46,6 +77,8 @@ pub struct Place {
     pub devices: BTreeMap<String, String>,
     /// Names of Secrets with which our own images are pulled; they are there already.
     pub pull_secrets: Vec<String>,
+    /// Most bytes an archive among the objects may hold unpacked.
+    pub max_unpacked: u64,
     /// Directory of the machine for what applications keep there.
     pub host_path_lib: String,
     /// Where applications reach the node service.
@@ -64,6 +97,7 @@ impl Default for Place {
             runtimes: BTreeMap::new(),
             devices: BTreeMap::new(),
             pull_secrets: Vec::new(),
+            max_unpacked: 4 << 30,
             host_path_lib: "/var/lib/baetyl".to_owned(),
             node_address: "https://baetyl-node.baetyl-edge-system:50021".to_owned(),
             function_address: "https://baetyl-function.baetyl-edge-system:50012".to_owned(),
@@ -109,20 +143,16 @@ pub struct Rendered {
     pub warnings: Vec<String>,
 }
 
-/// Why a version cannot be rendered. Always a fault of the version.
-#[derive(Debug, thiserror::Error)]
-pub enum RenderError {
-    /// Not a kind Kubernetes has.
-    #[error(
-        "workload \"{0}\" is not one of deployment, statefulset, daemonset, job; correct the application"
-    )]
-    Workload(String),
-}
-
 /// Renders a version.
 ///
 /// # Errors
 /// The first thing that keeps it from running on Kubernetes.
 pub fn render(request: &Request<'_>) -> Result<Rendered, RenderError> {
-    Err(RenderError::Workload(request.app.workload().to_owned()))
+    let build = Build::new(request)?;
+    match request.app.kind() {
+        "container" | "function" => workload::render(build),
+        "yaml" => manifests::render(build),
+        "helm" => helm::render(build),
+        other => Err(RenderError::Kind(other.to_owned())),
+    }
 }
