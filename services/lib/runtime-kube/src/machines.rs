@@ -24,6 +24,8 @@ const MASTER: [&str; 2] = [
 ];
 /// How long to wait before the version is asked for again after it was not told.
 const PAUSE: Duration = Duration::from_secs(30);
+/// The same after a refusal.
+const LONG_PAUSE: Duration = Duration::from_secs(300);
 
 /// All machines by name.
 pub(crate) fn infos(world: &World) -> BTreeMap<String, NodeInfo> {
@@ -73,9 +75,13 @@ struct Version {
 pub(crate) async fn tell_version(cluster: Cluster, told: watch::Sender<Arc<str>>) {
     let mut changes = cluster.shared.changes();
     loop {
-        let Ok(version) = cluster.api.call::<Version>(Call::get("/version")).await else {
-            sleep(PAUSE).await;
-            continue;
+        let version = match cluster.api.call::<Version>(Call::get("/version")).await {
+            Ok(version) => version,
+            Err(error) => {
+                let pause = if error.code() == 0 { PAUSE } else { LONG_PAUSE };
+                sleep(pause).await;
+                continue;
+            }
         };
         told.send_if_modified(|before| {
             let changed = before.as_ref() != version.git_version.as_str();

@@ -11,7 +11,7 @@ use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::Frame;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{Api, Body, BoxError, Transport};
@@ -26,7 +26,6 @@ pub(crate) struct Asked {
     pub(crate) query: BTreeMap<String, String>,
     pub(crate) body: Value,
     pub(crate) user: Option<String>,
-    pub(crate) accept: String,
     pub(crate) at: Instant,
 }
 
@@ -297,6 +296,8 @@ impl State {
             .cloned()
             .unwrap_or_default();
         match asked.method {
+            Method::GET if path == "/version" => respond(200, &json!({"gitVersion": "v1.34.0"})),
+            Method::GET if path.contains("metrics.k8s.io") => self.get(path),
             Method::GET if asked.is_watch() => self.watch(path, selector, asked),
             Method::GET if is_list(path) => self.list(path, &selector, asked),
             Method::GET => self.get(path),
@@ -358,8 +359,20 @@ impl State {
             selector,
             events,
         });
-        let events = stream::unfold(receiver, |mut receiver| async move {
-            Some((receiver.recv().await?, receiver))
+        let seconds = asked.query["timeoutSeconds"].parse().unwrap();
+        let end = Instant::now() + Duration::from_secs(seconds);
+        let bookmark = json!({"metadata": {"resourceVersion": self.version.to_string()}});
+        let events = stream::unfold(receiver, move |mut receiver| {
+            let bookmark = event("BOOKMARK", &bookmark);
+            async move {
+                // A real server sends a bookmark a minute, and ends when it was asked to.
+                let next = end.min(Instant::now() + Duration::from_secs(60));
+                match timeout_at(next, receiver.recv()).await {
+                    Ok(event) => Some((event?, receiver)),
+                    Err(_) if Instant::now() >= end => None,
+                    Err(_) => Some((Ok(bookmark), receiver)),
+                }
+            }
         });
         Response::new(streamed(events))
     }
@@ -372,6 +385,10 @@ impl State {
         let Some(mut object) = object else {
             return self.get(path);
         };
+        if asked.query.contains_key("force") {
+            // What a manager applied before and applies no more goes.
+            object["data"].take();
+        }
         merge(&mut object, &asked.body);
         self.set(path, object.clone());
         respond(200, &self.objects[path])
@@ -487,7 +504,6 @@ impl Transport for Fake {
                     .collect(),
                 body: serde_json::from_slice(&body).unwrap_or_default(),
                 user: header("impersonate-user"),
-                accept: header("accept").unwrap_or_default(),
                 at: Instant::now(),
             };
             match this.answer(&asked) {

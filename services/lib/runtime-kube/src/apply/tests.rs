@@ -7,6 +7,7 @@ use super::digest;
 use crate::error::ErrorKind;
 use crate::object::Object;
 use crate::render::{Rendered, Workload};
+use crate::runtime::KubeRuntime;
 use crate::testing::{Asked, Fake, Reply, labels, list, status};
 
 fn key(app: &str, version: &str) -> WorkloadKey {
@@ -86,6 +87,13 @@ fn authored(version: &str, objects: Vec<Object>) -> Rendered {
         preserve: false,
         warnings: Vec::new(),
     }
+}
+
+/// Waits until what was applied is seen by the watches.
+async fn until_seen(runtime: &KubeRuntime, key: &WorkloadKey) {
+    let mut observed = runtime.watch();
+    let seen = observed.wait_for(|seen| seen.workloads.contains_key(key));
+    seen.await.unwrap();
 }
 
 fn path(kind: &str, name: &str) -> String {
@@ -427,9 +435,11 @@ async fn removing_a_version_takes_what_is_left_of_it_and_nothing_that_was_taken_
     let mut second = web("2", "b");
     second.objects.remove(1);
     runtime.apply(&second).await.unwrap();
-    let mut found = runtime.found().await.unwrap();
-    found.sort();
-    assert_eq!(found, [key("web", "1"), key("web", "2")]);
+    until_seen(&runtime, &key("web", "2")).await;
+    assert_eq!(
+        runtime.found().await.unwrap(),
+        [key("web", "1"), key("web", "2")]
+    );
     fake.forget_asked();
     runtime.remove(&key("web", "1")).await.unwrap();
     assert_eq!(
@@ -439,6 +449,11 @@ async fn removing_a_version_takes_what_is_left_of_it_and_nothing_that_was_taken_
     assert_eq!(runtime.found().await.unwrap(), [key("web", "2")]);
     runtime.remove(&key("web", "2")).await.unwrap();
     assert_eq!(fake.paths(), [path("ConfigMap", "conf-0123456789")]);
+    let mut observed = runtime.watch();
+    observed
+        .wait_for(|seen| seen.workloads.is_empty())
+        .await
+        .unwrap();
     assert!(runtime.found().await.unwrap().is_empty());
 }
 
@@ -447,24 +462,19 @@ async fn what_is_taken_over_while_it_is_being_removed_stays() {
     let fake = Fake::default();
     let runtime = fake.seeing().await;
     runtime.apply(&web("1", "a")).await.unwrap();
-    let other = fake.clone();
-    let taken = std::sync::Mutex::new(false);
+    // Between the list and the deletion the second version takes the Service over.
+    let stale = fake.object(&path("Service", "web")).unwrap();
+    runtime.apply(&web("2", "b")).await.unwrap();
     fake.rule(1, move |asked| {
-        let meant = asked.method == http::Method::DELETE && asked.path.ends_with("/services/web");
-        let first = meant && !std::mem::replace(&mut *taken.lock().unwrap(), true);
-        // The rule is asked twice; what it answers is what a server says of an object that changed.
-        let _ = (&other, first);
-        meant.then_some(Reply::Refuse(409, "the precondition does not hold", None))
+        let page = json!({"metadata": {"resourceVersion": "1"}, "items": [stale.clone()]});
+        let meant = asked.path == list("Service") && asked.query.contains_key("labelSelector");
+        meant.then(|| Reply::Say(200, page))
     });
-    let removing = {
-        let runtime = runtime.clone();
-        tokio::spawn(async move { runtime.remove(&key("web", "1")).await })
-    };
-    removing.await.unwrap().unwrap();
-    assert!(
-        fake.object(&path("Service", "web")).is_none(),
-        "it is tried again"
-    );
+    runtime.remove(&key("web", "1")).await.unwrap();
+    let service = fake.object(&path("Service", "web")).unwrap();
+    assert_eq!(service["metadata"]["labels"]["baetyl-app-version"], "2");
+    let tried = format!("DELETE {}", path("Service", "web"));
+    assert!(fake.writes().contains(&tried));
 }
 
 #[tokio::test(start_paused = true)]
@@ -523,8 +533,11 @@ async fn an_authors_objects_that_a_new_version_lacks_go_with_the_old_one() {
         fake.object(widget).is_some(),
         "until the old version is removed"
     );
-    let found: BTreeSet<_> = runtime.found().await.unwrap().into_iter().collect();
-    assert_eq!(found, BTreeSet::from([key("shop", "1"), key("shop", "2")]));
+    until_seen(&runtime, &key("shop", "2")).await;
+    assert_eq!(
+        runtime.found().await.unwrap(),
+        [key("shop", "1"), key("shop", "2")]
+    );
     fake.forget_asked();
     runtime.remove(&key("shop", "1")).await.unwrap();
     assert!(fake.object(widget).is_none());
@@ -577,11 +590,7 @@ async fn a_restart_changes_the_template_under_another_name_and_applying_is_not_d
     let error = runtime.restart(&key("web", "1")).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Refused);
     runtime.apply(&web("1", "a")).await.unwrap();
-    let mut observed = runtime.watch();
-    observed
-        .wait_for(|seen| seen.workloads.contains_key(&key("web", "1")))
-        .await
-        .unwrap();
+    until_seen(&runtime, &key("web", "1")).await;
     fake.forget_asked();
     runtime.restart(&key("web", "1")).await.unwrap();
     let write = fake.asked().into_iter().find(Asked::is_write).unwrap();

@@ -25,6 +25,12 @@ fn pods() -> Watch {
     }
 }
 
+fn is_broken(shared: &Shared) -> bool {
+    let world = shared.look();
+    let sight = world.sights.get(&pods());
+    sight.is_some_and(|sight| sight.broken.is_some())
+}
+
 /// Watches until the test ends.
 struct Watching {
     fake: Fake,
@@ -236,12 +242,7 @@ async fn a_bookmark_is_where_a_watch_goes_on() {
     // The bookmark was the last sign of life.
     tokio::time::sleep(Duration::from_secs(140)).await;
     assert_eq!(versions(), ["0"]);
-    watching
-        .until(
-            |shared| shared.look().sights[&pods()].broken.is_some(),
-            true,
-        )
-        .await;
+    watching.until(is_broken, true).await;
     watching.until(|_| versions().len(), 2).await;
     assert_eq!(versions(), ["0", "4711"]);
 }
@@ -251,12 +252,7 @@ async fn a_server_that_does_not_answer_is_told_of_and_asked_again_ever_more_slow
     let fake = Fake::default();
     fake.rule(usize::MAX, |_| Some(Reply::Hang));
     let watching = Watching::pods(&fake);
-    watching
-        .until(
-            |shared| shared.look().sights[&pods()].broken.is_some(),
-            true,
-        )
-        .await;
+    watching.until(is_broken, true).await;
     let (since, why) = watching.sight(&pods()).broken.unwrap();
     assert_eq!(
         why,
