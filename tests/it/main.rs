@@ -29,5 +29,6 @@ mod faults;
 mod flows;
 mod functions;
 mod identity;
+mod manifests;
 mod supervise;
 mod tcp;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{codegen, contracts, root, tidy};
+use crate::{codegen, contracts, manifests, root, tidy};
 
 mod again;
 
@@ -63,6 +63,7 @@ pub(crate) fn run() -> Result<()> {
         ("format", || sh("cargo", &["fmt", "--all", "--check"], &[])),
         ("codegen", || codegen::run(true)),
         ("contracts", || contracts::run(false)),
+        ("manifests", || manifests::run(true)),
         ("tidy", tidy::run),
         ("clippy", clippy),
         ("test", || test(true)),

@@ -9,6 +9,7 @@ mod codegen;
 mod contracts;
 mod e2e;
 mod images;
+mod manifests;
 mod tidy;
 
 use std::os::unix::process::CommandExt as _;
@@ -66,6 +67,12 @@ enum Command {
     },
     /// Builds the images of all services and runtimes without a container engine.
     Images(Box<images::Args>),
+    /// Renders the node classes of `manifests/` with kustomize.
+    Manifests {
+        /// Only says whether the checked-in manifests are up to date.
+        #[arg(long)]
+        check: bool,
+    },
     /// Checks crate directions, orphan files, cited paths, licences and lengths.
     Tidy,
 }
@@ -159,6 +166,7 @@ fn run(command: Command) -> Result<()> {
         Command::Codegen { check } => codegen::run(check),
         Command::Contracts { accept } => contracts::run(accept),
         Command::Images(args) => images::run(&args),
+        Command::Manifests { check } => manifests::run(check),
         Command::Tidy => tidy::run(),
     }
 }

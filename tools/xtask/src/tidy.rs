@@ -62,6 +62,7 @@ fn allowed(folder: &str) -> Option<&'static [&'static str]> {
     Some(match folder {
         "services/lib/model" => &[],
         "services/lib/kit" => &[],
+        "services/lib/manifests" => &[],
         "services/lib/ledger" => &["services/lib/kit"],
         "services/lib/archive" => &["services/lib/model"],
         "proto" => &["services/lib/model"],
