@@ -106,7 +106,7 @@ async fn the_open_registry_gives_what_was_pushed() -> Result<()> {
     bed.push(&bed.path("images/box"), "some/folder/box:open")
         .await?;
     let objects = cluster.fresh_namespace("open").await?;
-    let image = format!("{}/some/folder/box:open", bed.registry()?);
+    let image = format!("{}/some/folder/box:open", cluster.registry()?);
     objects
         .apply(&idle_pod("pulled", &image, &json!({})))
         .await?;
@@ -154,7 +154,7 @@ async fn a_registry_that_was_gone_has_its_images_again() -> Result<()> {
     };
     bed.push(&bed.path("images/box"), "kept/box:1").await?;
     let objects = cluster.fresh_namespace("gone").await?;
-    let image = format!("{}/kept/box:1", bed.registry()?);
+    let image = format!("{}/kept/box:1", cluster.registry()?);
     bed.kill_component("registry").await?;
     let pod = idle_pod("pulled", &image, &json!({}));
     let refused = match objects.apply(&pod).await {
@@ -255,7 +255,7 @@ async fn a_second_node_joins_pulls_and_is_reached() -> Result<()> {
     };
     let node = bed.join(1).await?;
     let objects = cluster.fresh_namespace("join").await?;
-    let image = format!("{}/box:1", bed.registry()?);
+    let image = format!("{}/box:1", cluster.registry()?);
     let there = json!({ "nodeSelector": { "kubernetes.io/hostname": node.name() } });
     objects.apply(&idle_pod("client", &image, &there)).await?;
     objects.apply(&web(cluster.busybox())).await?;

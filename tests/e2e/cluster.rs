@@ -75,6 +75,13 @@ impl Cluster {
         }
     }
 
+    /// A registry, as `host:port`, that nodes pull from without credentials.
+    pub(crate) fn registry(&self) -> Result<String> {
+        std::env::var("BAETYL_E2E_REGISTRY").context(
+            "BAETYL_E2E_REGISTRY does not say which registry the cluster's nodes pull from",
+        )
+    }
+
     /// kubectl itself, for what [`Objects`] does not offer.
     pub(crate) fn kubectl(&self) -> &Kubectl {
         &self.kubectl

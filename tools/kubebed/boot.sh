@@ -2,7 +2,7 @@
 # PID 1 of the bed: runs inside the new network, mount and pid namespaces that up.sh makes.
 set -uo pipefail
 . "$(dirname "$0")/components.sh"
-cd "$BED"
+cd "$BED" || exit
 mkdir -p "$L"
 
 # --- mounts that only the bed sees -----------------------------------------------------------

@@ -53,26 +53,29 @@ chmod +x "$BED/in" "$BED/kubectl" "$BED/push"
 echo "$API_IP" > "$BED/api-ip"; echo "$NODE_IP" > "$BED/node-ip"; echo "$POD_CIDR" > "$BED/pod-cidr"; echo "$NODE_NAME" > "$BED/node-name"
 [ -z "$JOIN" ] || "$HERE/link.sh" "$JOIN" "$BED"
 
-wait_for() { # WHAT TRIES COMMAND...
-  local what=$1 tries=$2 last; shift 2
-  for _ in $(seq "$tries"); do
+# Names of programs of the bed that are no more.
+ended() { "$BED/in" bash -c 'for f in "$0"/pid.*; do [ -e "/proc/$(cat "$f")" ] || echo "${f##*/pid.}"; done' "$BED" 2> /dev/null; }
+wait_for() { # WHAT SECONDS COMMAND...
+  local what=$1 end=$((SECONDS + $2)) last gone; shift 2
+  while :; do
     if last=$("$@" 2>&1); then return 0; fi
     [ -e "/proc/$init" ] || { echo "the bed ended while it came up; see $BED/boot.log" >&2; return 1; }
+    gone=$(ended | head -1 || true)
+    [ -z "$gone" ] || { echo "$gone has ended; the end of its log:" >&2; tail -n 5 "$BED/log/$gone.log" >&2; return 1; }
+    [ $SECONDS -lt $end ] || { echo "not ready: $what; last answer: $last; logs: $BED/log" >&2; return 1; }
     sleep .2
   done
-  echo "not ready: $what; last answer: $last; logs: $BED/log" >&2
-  return 1
 }
-wait_for kube-apiserver 300 "$BED/kubectl" get --raw /readyz
-wait_for 'default service account' 150 "$BED/kubectl" get serviceaccount default
+wait_for kube-apiserver 120 "$BED/kubectl" get --raw /readyz
+wait_for 'default service account' 60 "$BED/kubectl" get serviceaccount default
 if [ -z "$CONTROL_PLANE_ONLY" ]; then
-  wait_for 'box in the registry' 50 "$BED/push" "$BED/images/box" box:1
-  wait_for node 300 "$BED/kubectl" wait --for=condition=Ready "node/$NODE_NAME" --timeout=1s
+  wait_for 'box in the registry' 30 "$BED/push" "$BED/images/box" box:1
+  wait_for node 120 "$BED/kubectl" wait --for=condition=Ready "node/$NODE_NAME" --timeout=1s
 fi
 if [ -z "$CONTROL_PLANE_ONLY$JOIN" ]; then
   addon() { sed -e "s|@KBED@|$KBED|; s|@DNS_IP@|$DNS_IP|" "$HERE/$1" | "$BED/kubectl" apply -f - > /dev/null; }
   addon addons.yaml
   [ -z "$METRICS" ] || addon metrics.yaml
-  wait_for coredns 300 "$BED/kubectl" -n kube-system rollout status deployment/coredns --timeout=1s
+  wait_for coredns 120 "$BED/kubectl" -n kube-system rollout status deployment/coredns --timeout=1s
 fi
 echo "up: $BED/kubectl ..., $BED/in COMMAND, $BED/push LAYOUT_DIR NAME:TAG"

@@ -41,12 +41,7 @@ impl Bed {
         Ok(text.trim().to_owned())
     }
 
-    /// The registry's door that is open to everybody, as `host:port`.
-    pub(crate) fn registry(&self) -> Result<String> {
-        Ok(format!("{}:5000", self.read("api-ip")?))
-    }
-
-    /// The same registry behind credentials.
+    /// The registry ([`registry`](super::Cluster::registry)) once more, behind credentials.
     pub(crate) fn closed_registry(&self) -> Result<(String, Credentials)> {
         let text = self.read("registry-credentials")?;
         let (user, password) = text.split_once(':').context("no USER:PASSWORD")?;

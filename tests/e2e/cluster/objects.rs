@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use baetyl_tests::wait::attempts;
+use baetyl_tests::wait::until_paced;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -109,7 +109,7 @@ impl Objects {
             ensure!(condition(&object), "it is there, but not so");
             Ok(object)
         };
-        match attempts(PATIENCE, PAUSE, &format!("{kind} {name} {what}"), look).await {
+        match until_paced(PATIENCE, PAUSE, &format!("{kind} {name} {what}"), look).await {
             Ok((object, _)) => Ok(object),
             Err(error) => {
                 let about = self.kubectl(&["describe", kind, name], "").await;

@@ -54,7 +54,11 @@ fn on_cluster(options: &Kube, context: &str) -> Result<()> {
     let tests = parts.time("programs and tests", build)?;
     let interrupts = Interrupts::catch()?;
     let mut command = Command::new(&tests);
-    command.env("BAETYL_E2E_CONTEXT", context);
+    // What a test skips there it says in its output, which is shown of failed ones only otherwise.
+    command
+        .env("BAETYL_E2E_CONTEXT", context)
+        .env_remove("BAETYL_E2E_BED")
+        .arg("--show-output");
     let outcome = parts.time("tests", || run_tests(&interrupts, command, options));
     parts.print();
     outcome

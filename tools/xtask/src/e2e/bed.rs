@@ -132,8 +132,10 @@ impl Bed {
             fs::read_to_string(self.dir.join(name))
                 .with_context(|| format!("the bed has no {name}"))
         };
-        let mut command = Command::new("nsenter");
+        // It ends with us even when we are killed.
+        let mut command = Command::new("setpriv");
         command
+            .args(["--pdeathsig", "TERM", "--", "nsenter"])
             .args(["-t", read("init.pid")?.trim(), "--net", "--"])
             .arg(program)
             .env("BAETYL_E2E_BED", &self.dir)

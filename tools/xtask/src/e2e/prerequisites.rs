@@ -19,6 +19,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("curl", "curl"),
     ("unshare", "util-linux"),
     ("nsenter", "util-linux"),
+    ("setpriv", "util-linux"),
 ];
 
 /// The oldest Go that builds the bed (`tools/kubebed/go.mod`).
