@@ -242,7 +242,7 @@ fn check_manifest(content: &Content, descriptor: &Descriptor) -> Result<Whole> {
 
 /// The files of a layout with these images, by path. `prefix` is what names begin with (`registry.example/team/`); a
 /// layout of one image has the bare tag as its name.
-fn files<'a>(images: &'a [Built], prefix: &str, tag: &str) -> Result<BTreeMap<String, Vec<u8>>> {
+fn files(images: &[Built], prefix: &str, tag: &str) -> Result<BTreeMap<String, Vec<u8>>> {
     let mut files = BTreeMap::from([("oci-layout".to_owned(), LAYOUT.as_bytes().to_vec())]);
     let mut tops = Vec::new();
     for image in images {

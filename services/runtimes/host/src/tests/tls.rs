@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use baetyl_kit::Kit;
 use baetyl_kit::grpc::{CallerInfo, Server};
-use baetyl_kit::listen::Listen;
+use baetyl_kit::listen::Listener;
 use baetyl_kit::tls::{ClientAuth, fingerprint, server_config};
 use baetyl_proto::function::runtime_service_server::RuntimeServiceServer;
 use baetyl_proto::token::{Claims, issue};
@@ -66,7 +66,7 @@ async fn proxy(
         .add_service(RuntimeServiceServer::new(fake))
         .authorize(Arc::new(|_, _, _| Ok(CallerInfo::new("app"))))
         .tls(config)
-        .serve_on(baetyl_kit::listen::Listener::from_tcp(listener))
+        .serve_on(Listener::from_tcp(listener))
         .unwrap();
     kit
 }
