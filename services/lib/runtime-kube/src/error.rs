@@ -158,6 +158,13 @@ impl From<ApiError> for KubeError {
             ApiError::Silent(_) | ApiError::Strange(_) => ErrorKind::Later,
             ApiError::Status(status) => match status.code {
                 409 if status.is_field_conflict() => ErrorKind::Conflict,
+                // A field that the kind does not have is told of as if it were the server's own trouble.
+                500 if status
+                    .message
+                    .contains("failed to create typed patch object") =>
+                {
+                    ErrorKind::Refused
+                }
                 // Written by two at once, or too much at once, or the server's own trouble.
                 409 | 429 | 500..=599 => ErrorKind::Later,
                 // Our own token is not valid (yet): a matter of the cluster, not of what is applied.

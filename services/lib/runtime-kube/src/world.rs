@@ -187,7 +187,8 @@ kept!(
     Warning,
     warnings,
     fn is_kept(&self) -> bool {
-        TELLING.contains(&&*self.reason)
+        // A Deployment says itself what keeps its ReplicaSet from making Pods, once and not for each Pod.
+        &*self.involved_object.kind != "ReplicaSet" && TELLING.contains(&&*self.reason)
     }
 );
 kept!(Record, records);

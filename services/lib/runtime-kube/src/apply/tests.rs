@@ -468,7 +468,7 @@ async fn what_is_taken_over_while_it_is_being_removed_stays() {
     fake.rule(1, move |asked| {
         let page = json!({"metadata": {"resourceVersion": "1"}, "items": [stale.clone()]});
         let meant = asked.path == list("Service") && asked.query.contains_key("labelSelector");
-        meant.then(|| Reply::Say(200, page))
+        meant.then_some(Reply::Say(200, page))
     });
     runtime.remove(&key("web", "1")).await.unwrap();
     let service = fake.object(&path("Service", "web")).unwrap();

@@ -336,17 +336,17 @@ fn never_starts(reason: &str, message: &str) -> bool {
             "container has runAsNonRoot and image",
             "container's runAsUser breaks non-root policy",
         ]),
-        "CreateContainerError"
-        | "RunContainerError"
-        | "StartError"
-        | "ContainerCannotRun"
-        | "CrashLoopBackOff"
-        | "Error" => says(&[
-            "exec format error",
-            "executable file not found in $PATH",
-            ": no such file or directory: unknown",
-            ": permission denied: unknown",
-        ]),
+        // Only what the container runtime says of the program itself: a program's own last words may be the same, and a
+        // directory to mount may come.
+        "CreateContainerError" | "RunContainerError" | "StartError" | "ContainerCannotRun" => {
+            message.contains("exec: \"")
+                && says(&[
+                    "exec format error",
+                    "executable file not found in $PATH",
+                    ": no such file or directory: unknown",
+                    ": permission denied: unknown",
+                ])
+        }
         _ => false,
     }
 }

@@ -167,7 +167,8 @@ impl<'a> Looker<'a> {
         Verdict::active(failed.unwrap_or_default())
     }
 
-    /// What kept a controller from making its Pods since it was told what it shall be.
+    /// What kept a controller from making its Pods since it was told what it shall be: the first of all
+    /// there are, because each names another Pod and the report should not change with each.
     fn refused_creation(&self, place: &Place, entry: &Entry<Controller>) -> Option<String> {
         let kind = place.what.resource().kind;
         let meta = &entry.item.metadata;
@@ -176,7 +177,7 @@ impl<'a> Looker<'a> {
             .filter(|warning| {
                 &*warning.item.reason == "FailedCreate" && warning.since >= entry.since
             })
-            .max_by_key(|warning| warning.since)
+            .min_by_key(|warning| warning.since)
             .map(|warning| words(&warning.item.reason, &warning.item.message))
     }
 
