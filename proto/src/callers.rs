@@ -146,6 +146,12 @@ pub const TABLE: &[(&str, &[Role])] = &[
         &[Sync, Engine, Admin],
     ),
     ("/baetyl.node.v1.NodeService/WatchReport", &[Sync, Admin]),
+    ("/baetyl.sync.v1.ObjectService/FetchObject", &[App]),
+    ("/baetyl.sync.v1.ObjectService/SelectNeeded", &[App]),
+    (
+        "/baetyl.sync.v1.SyncService/ExportIdentity",
+        &[Init, Engine],
+    ),
     (
         "/baetyl.sync.v1.SyncService/GetIdentity",
         &[Init, Engine, Admin],
@@ -160,6 +166,7 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/baetyl.sync.v1.SyncService/ReadResource", &[Engine]),
     ("/baetyl.sync.v1.SyncService/SetPins", &[Engine]),
     ("/baetyl.sync.v1.SyncService/Stage", &[Init, Engine]),
+    ("/baetyl.sync.v1.SyncService/TrustAppKey", &[Engine]),
     (
         "/baetyl.sync.v1.SyncService/WatchLinkState",
         &[Init, Engine, Admin],

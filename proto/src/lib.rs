@@ -59,8 +59,11 @@ pub mod faas {
 pub mod callers;
 pub mod convert;
 pub mod digest;
+pub mod mirror;
 pub mod reasons;
 pub mod sign;
+mod signed;
+pub mod ticket;
 pub mod token;
 
 pub use baetyl::{

@@ -3,10 +3,9 @@
 //! A token is `v1.<claims>.<signature>`: base64url (no padding) of the claims as JSON, and of an ed25519 signature over
 //! the ASCII bytes `v1.<claims>`. It is valid as long as the key.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ring::signature::{ED25519, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
+
+use crate::signed::{self, Signed};
 
 const VERSION: &str = "v1";
 /// Longer texts are refused before any work is done with them. Names are short: a real token has about 250 bytes.
@@ -45,14 +44,11 @@ pub enum TokenError {
 /// # Errors
 /// When it is no token, or not signed by this key.
 pub fn verify(token: &str, public_key: &[u8]) -> Result<Claims, TokenError> {
-    let (signed, signature) = split(token)?;
-    let signature = URL_SAFE_NO_PAD
-        .decode(signature)
-        .map_err(|_| TokenError::Malformed)?;
-    UnparsedPublicKey::new(&ED25519, public_key)
-        .verify(signed.as_bytes(), &signature)
-        .map_err(|_| TokenError::Forged)?;
-    claims(signed)
+    let signed = split(token)?;
+    if !signed.is_by(public_key) {
+        return Err(TokenError::Forged);
+    }
+    claims(&signed)
 }
 
 /// What a token says about its owner, believed without a check: for the owner itself.
@@ -60,36 +56,28 @@ pub fn verify(token: &str, public_key: &[u8]) -> Result<Claims, TokenError> {
 /// # Errors
 /// When it is no token.
 pub fn read(token: &str) -> Result<Claims, TokenError> {
-    claims(split(token)?.0)
+    claims(&split(token)?)
 }
 
 /// A token with these claims; `sign` makes the ed25519 signature of the bytes it is given.
 pub fn issue(claims: &Claims, sign: impl FnOnce(&[u8]) -> [u8; 64]) -> String {
     // A struct of texts and a number always serialises.
     let json = serde_json::to_vec(claims).unwrap_or_default();
-    let signed = format!("{VERSION}.{}", URL_SAFE_NO_PAD.encode(json));
-    let signature = URL_SAFE_NO_PAD.encode(sign(signed.as_bytes()));
-    format!("{signed}.{signature}")
+    signed::sign(VERSION, &json, sign)
 }
 
-fn split(token: &str) -> Result<(&str, &str), TokenError> {
-    if token.len() > MAX_TOKEN {
-        return Err(TokenError::Malformed);
-    }
-    token.trim().rsplit_once('.').ok_or(TokenError::Malformed)
+fn split(token: &str) -> Result<Signed<'_>, TokenError> {
+    Signed::parse(VERSION, MAX_TOKEN, token).ok_or(TokenError::Malformed)
 }
 
-fn claims(signed: &str) -> Result<Claims, TokenError> {
-    let claims = signed
-        .strip_prefix(VERSION)
-        .and_then(|rest| rest.strip_prefix('.'))
-        .and_then(|claims| URL_SAFE_NO_PAD.decode(claims).ok())
-        .ok_or(TokenError::Malformed)?;
-    serde_json::from_slice(&claims).map_err(|_| TokenError::Malformed)
+fn claims(signed: &Signed<'_>) -> Result<Claims, TokenError> {
+    serde_json::from_slice(&signed.claims).map_err(|_| TokenError::Malformed)
 }
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use ring::signature::{Ed25519KeyPair, KeyPair as _};
 
     use super::*;

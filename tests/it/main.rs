@@ -31,3 +31,4 @@ mod functions;
 mod identity;
 mod manifests;
 mod supervise;
+mod tcp;

@@ -33,7 +33,7 @@ where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<T>>,
 {
-    attempts(PATIENCE, pause, what, attempt).await
+    until_paced(PATIENCE, pause, what, attempt).await
 }
 
 /// [`until`] with another deadline.
@@ -49,10 +49,14 @@ where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<T>>,
 {
-    attempts(patience, Duration::from_millis(50), what, attempt).await
+    until_paced(patience, Duration::from_millis(50), what, attempt).await
 }
 
-async fn attempts<T, F, Fut>(
+/// [`until`] with another deadline and another pause between two attempts, for attempts that are costly.
+///
+/// # Errors
+/// The last failure, when the deadline is over.
+pub async fn until_paced<T, F, Fut>(
     patience: Duration,
     pause: Duration,
     what: &str,

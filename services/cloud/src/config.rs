@@ -224,6 +224,7 @@ impl Shell for ShellSections {
             admin: self.metrics,
             log: self.log,
             process: self.process,
+            ..ShellConfig::default()
         }
     }
 }

@@ -7,50 +7,59 @@ use std::sync::Arc;
 
 use baetyl_model::desire::Release;
 use baetyl_model::name::AppName;
-use baetyl_runtime_native::status::WorkloadState;
-use baetyl_runtime_native::{WorkloadKey, WorkloadSpec, put_instance_file};
+use baetyl_model::workload::{WorkloadKey, WorkloadState};
 
 use crate::context::Context;
 use crate::ports::{Ports, Runtime, RuntimeError};
-use crate::resolve::TOKEN_FILE;
 
 /// What a start consists of, in this order.
-#[derive(Debug, Default)]
-pub(crate) struct StartPlan {
+#[derive(Debug)]
+pub(crate) struct StartPlan<W> {
     /// Stopped before anything is started.
     pub(crate) stop_first: Vec<WorkloadKey>,
     /// What runs on beside the new version until that is ready.
-    pub(crate) beside: Vec<WorkloadSpec>,
+    pub(crate) beside: Vec<W>,
     /// Run to their end one after the other.
-    pub(crate) init: Vec<WorkloadSpec>,
+    pub(crate) init: Vec<W>,
     /// The version.
-    pub(crate) run: Vec<WorkloadSpec>,
+    pub(crate) run: Vec<W>,
     /// Stopped after the version was started.
     pub(crate) stop_last: Vec<WorkloadKey>,
+}
+
+impl<W> Default for StartPlan<W> {
+    fn default() -> Self {
+        Self {
+            stop_first: Vec::new(),
+            beside: Vec::new(),
+            init: Vec::new(),
+            run: Vec::new(),
+            stop_last: Vec::new(),
+        }
+    }
 }
 
 /// Executes a start.
 pub(crate) async fn start<P: Ports>(
     ctx: Arc<Context<P>>,
-    plan: StartPlan,
+    plan: StartPlan<<P::Runtime as Runtime>::Workload>,
 ) -> Result<(), RuntimeError> {
     for key in &plan.stop_first {
         ctx.runtime.stop(key).await?;
     }
-    refresh_tokens(&ctx, plan.beside.iter().chain(&plan.init).chain(&plan.run)).await;
-    for spec in plan.beside {
+    for workload in plan.beside {
         // What ran until now going on is a help, not a condition.
-        if let Err(error) = run(&ctx.runtime, spec).await {
+        if let Err(error) = run(&ctx.runtime, workload).await {
             tracing::warn!(%error, "the version before could not be kept running");
         }
     }
-    for spec in plan.init {
-        let key = spec.key.clone();
-        run(&ctx.runtime, spec).await?;
+    for workload in plan.init {
+        let key = P::Runtime::key(&workload).clone();
+        run(&ctx.runtime, workload).await?;
         until_done(&ctx.runtime, &key).await?;
     }
-    for spec in plan.run {
-        run(&ctx.runtime, spec).await?;
+    for workload in plan.run {
+        run(&ctx.runtime, workload).await?;
     }
     for key in &plan.stop_last {
         ctx.runtime.stop(key).await?;
@@ -60,12 +69,13 @@ pub(crate) async fn start<P: Ports>(
 
 /// Takes a workload under supervision. Another content under the same key, and a stop that was interrupted by a newer
 /// wish, are brought to an end first.
-async fn run<R: Runtime>(runtime: &R, spec: WorkloadSpec) -> Result<(), RuntimeError> {
-    match runtime.run(spec.clone()) {
+async fn run<R: Runtime>(runtime: &R, workload: R::Workload) -> Result<(), RuntimeError> {
+    match runtime.run(workload.clone()).await {
         Err(RuntimeError::InTheWay(why)) => {
-            tracing::info!(workload = %spec.key, why, "stopped before it is started");
-            runtime.stop(&spec.key).await?;
-            runtime.run(spec)
+            let key = R::key(&workload);
+            tracing::info!(workload = %key, why, "stopped before it is started");
+            runtime.stop(key).await?;
+            runtime.run(workload).await
         }
         other => other,
     }
@@ -74,55 +84,27 @@ async fn run<R: Runtime>(runtime: &R, spec: WorkloadSpec) -> Result<(), RuntimeE
 /// Waits until an init service ended.
 async fn until_done<R: Runtime>(runtime: &R, key: &WorkloadKey) -> Result<(), RuntimeError> {
     let mut watch = runtime.watch();
-    let ended = |state: Option<&WorkloadState>| {
-        matches!(
-            state,
-            Some(WorkloadState::Succeeded | WorkloadState::Failed)
-        )
-    };
-    let observed = watch
-        .wait_for(|observed| ended(observed.workloads.get(key)))
-        .await
-        .map_err(|_| RuntimeError::Failed("the runtime is stopping".to_owned()))?
-        .clone();
-    if observed.workloads.get(key) == Some(&WorkloadState::Succeeded) {
-        return Ok(());
-    }
-    let cause = observed
-        .of(key)
-        .map(|(_, seen)| seen.message.as_str())
-        .find(|message| !message.is_empty());
-    let cause = cause.unwrap_or("no cause is known");
-    Err(RuntimeError::Failed(format!(
-        "init service {} failed: {cause}",
-        key.service
-    )))
-}
-
-/// Instances that run already have the token of the key engine had when it started them, or none when the directory
-/// was lost: they find a valid one at the path they know.
-async fn refresh_tokens<P: Ports>(
-    ctx: &Arc<Context<P>>,
-    specs: impl Iterator<Item = &WorkloadSpec>,
-) {
-    let mut tokens = Vec::new();
-    for spec in specs {
-        for (index, instance) in (1..).zip(&spec.instances) {
-            let dir = ctx.runtime.instance_dir(&spec.key.instance(index));
-            let token = instance.files.iter().find(|file| file.path == TOKEN_FILE);
-            if let Some(token) = token {
-                tokens.push((dir, token.clone(), instance.user));
+    loop {
+        watch.mark_unchanged();
+        let observed = runtime.observed();
+        match observed.workloads.get(key).map(|workload| workload.state) {
+            Some(WorkloadState::Succeeded) => return Ok(()),
+            Some(WorkloadState::Failed) => {
+                let cause = observed
+                    .of(key)
+                    .map(|seen| seen.status.cause.as_str())
+                    .find(|cause| !cause.is_empty());
+                let cause = cause.unwrap_or("no cause is known");
+                return Err(RuntimeError::Failed(format!(
+                    "init service {} failed: {cause}",
+                    key.service
+                )));
             }
+            _ => {}
         }
+        let stopping = |_| RuntimeError::Failed("the runtime is stopping".to_owned());
+        watch.changed().await.map_err(stopping)?;
     }
-    let refreshed = tokio::task::spawn_blocking(move || {
-        for (dir, token, user) in tokens {
-            if let Err(error) = put_instance_file(&dir, &token, user) {
-                tracing::warn!(dir = %dir.display(), %error, "a token could not be renewed");
-            }
-        }
-    });
-    let _ = refreshed.await;
 }
 
 /// What is left of other versions once one has settled.
@@ -144,11 +126,7 @@ pub(crate) async fn clear<P: Ports>(
         result = result.and(ctx.runtime.stop(key).await);
     }
     for key in &plan.remove {
-        let removed = ctx.runtime.remove(key).await;
-        if removed.is_ok() {
-            ctx.runtime.release_ports(key);
-        }
-        result = result.and(removed);
+        result = result.and(ctx.runtime.remove(key).await);
     }
     result
 }
@@ -171,7 +149,7 @@ pub(crate) async fn known<P: Ports>(
 ) -> Result<Vec<WorkloadKey>, RuntimeError> {
     let mut keys = ctx.runtime.found().await?;
     keys.retain(|key| key.app == *app);
-    let observed = ctx.runtime.watch().borrow().clone();
+    let observed = ctx.runtime.observed();
     keys.extend(
         observed
             .workloads

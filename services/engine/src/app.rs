@@ -14,7 +14,7 @@ use baetyl_model::desire::{DesiredApp, Release};
 use baetyl_model::name::{AppName, Generation, Version};
 use baetyl_model::rollup::Restarts;
 use baetyl_model::update::{Effect, Event, Update};
-use baetyl_runtime_native::{Observed, WorkloadKey};
+use baetyl_model::workload::WorkloadKey;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -22,8 +22,8 @@ use tokio::time::Instant;
 use crate::act::Acted;
 use crate::board::AppView;
 use crate::context::Context;
-use crate::ports::{ContentError, Ports, Runtime as _};
-use crate::resolve::NodeIdentity;
+use crate::ports::{ContentError, Ports, Runtime};
+use crate::release::NodeIdentity;
 use crate::shape::Shape;
 use crate::stage::{self, Staged, Staging};
 use crate::store::{AppRecord, StoredRelease};
@@ -103,7 +103,7 @@ pub(crate) struct App<P: Ports> {
     lost: Vec<WorkloadKey>,
     shapes: BTreeMap<Version, Shape>,
     inbox: Inbox,
-    observed: watch::Receiver<Arc<Observed>>,
+    observed: watch::Receiver<<P::Runtime as Runtime>::Seen>,
     online: watch::Receiver<bool>,
     told: watch::Sender<Staging>,
     told_seen: watch::Receiver<Staging>,
@@ -375,7 +375,11 @@ impl<P: Ports> App<P> {
                 Retry::Clear => self.begin_clearing().await,
             }
         }
-        if !self.record.removing {
+        if self.ctx.runtime.observed().unknown.is_some() && !self.record.update.is_settled() {
+            // Nobody can tell how it does: this time does not count.
+            self.began += self.last_event.elapsed();
+            self.last_event = Instant::now();
+        } else if !self.record.removing {
             self.feed(Event::Tick).await;
         }
     }
@@ -417,7 +421,7 @@ impl<P: Ports> App<P> {
         let lost_system = self
             .lost
             .iter()
-            .any(|key| key.namespace.as_str() == crate::resolve::SYSTEM_NAMESPACE);
+            .any(|key| key.namespace.as_str() == crate::release::SYSTEM_NAMESPACE);
         self.ctx.board.put(AppView {
             update: self.record.update.clone(),
             system: system || lost_system,

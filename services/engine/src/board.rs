@@ -6,7 +6,7 @@ use std::sync::Arc;
 use baetyl_model::NodeStatus;
 use baetyl_model::name::{AppName, Version};
 use baetyl_model::update::Update;
-use baetyl_runtime_native::WorkloadKey;
+use baetyl_model::workload::WorkloadKey;
 use tokio::sync::watch;
 
 use crate::ports::Progress;

@@ -10,9 +10,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use baetyl_callers::CallerId;
 use baetyl_kit::crypto::{self, CryptoError};
 use baetyl_kit::fsio;
 use baetyl_model::name::{AppName, Namespace, ServiceName};
+use baetyl_proto::callers::Role;
 use bytes::Bytes;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -129,15 +131,60 @@ impl Authority {
         if let Some(known) = issued.get(&whose) {
             return Ok(known.clone());
         }
+        let names = names(app.as_str(), namespace.as_str(), service.as_str());
+        let made = self.sign(&leaf(&format!("{app}.{service}"), &names)?)?;
+        issued.insert(whose, made.clone());
+        Ok(made)
+    }
+
+    /// The authority's own certificate, in PEM.
+    pub fn certificate(&self) -> &[u8] {
+        &self.certificate
+    }
+
+    /// A new identity of a core service that is reached by these names.
+    ///
+    /// # Errors
+    /// When a certificate cannot be made.
+    pub fn issue_core(
+        &self,
+        role: Role,
+        names: &[String],
+    ) -> Result<Certificates, CertificateError> {
+        let mut params = leaf(&format!("core.{role}"), names)?;
+        let id = CallerId::Core(role).to_string();
+        params.subject_alt_names.push(SanType::URI(id.try_into()?));
+        self.sign(&params)
+    }
+
+    /// A new identity of an application as a whole, whatever Pod it is in.
+    ///
+    /// # Errors
+    /// When a certificate cannot be made.
+    pub fn issue_app(
+        &self,
+        app: &AppName,
+        namespace: &Namespace,
+    ) -> Result<Certificates, CertificateError> {
+        let names = names(app.as_str(), namespace.as_str(), app.as_str());
+        let mut params = leaf(app.as_str(), &names)?;
+        let id = CallerId::App {
+            namespace: namespace.clone(),
+            app: app.clone(),
+        };
+        let id = id.to_string();
+        params.subject_alt_names.push(SanType::URI(id.try_into()?));
+        self.sign(&params)
+    }
+
+    fn sign(&self, params: &CertificateParams) -> Result<Certificates, CertificateError> {
         let key = KeyPair::generate()?;
-        let certificate = leaf(app, namespace, service)?.signed_by(&key, &self.issuer)?;
-        let made = Certificates {
+        let certificate = params.clone().signed_by(&key, &self.issuer)?;
+        Ok(Certificates {
             ca: self.certificate.clone(),
             certificate: certificate.pem().into(),
             key: key.serialize_pem().into(),
-        };
-        issued.insert(whose, made.clone());
-        Ok(made)
+        })
     }
 
     /// The application is gone.
@@ -159,16 +206,12 @@ fn new_authority() -> Result<String, CertificateError> {
     Ok(format!("{}{}", key.serialize_pem(), certificate.pem()))
 }
 
-fn leaf(
-    app: &AppName,
-    namespace: &Namespace,
-    service: &ServiceName,
-) -> Result<CertificateParams, CertificateError> {
-    let mut params = params(&format!("{app}.{service}"))?;
+fn leaf(common_name: &str, names: &[String]) -> Result<CertificateParams, CertificateError> {
+    let mut params = params(common_name)?;
     params.subject_alt_names = [Ipv4Addr::UNSPECIFIED, Ipv4Addr::LOCALHOST]
         .map(|address| SanType::IpAddress(IpAddr::V4(address)))
         .into();
-    for name in names(app.as_str(), namespace.as_str(), service.as_str()) {
+    for name in names {
         let name = name.as_str().try_into()?;
         params.subject_alt_names.push(SanType::DnsName(name));
     }

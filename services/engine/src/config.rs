@@ -7,6 +7,7 @@ use std::time::Duration;
 use baetyl_kit::config::{ByteSize, duration};
 use baetyl_kit::grpc;
 use baetyl_kit::listen::Listen;
+use baetyl_model::report::RunMode;
 use baetyl_model::update::Limits;
 use serde::{Deserialize, Serialize};
 
@@ -18,24 +19,28 @@ pub struct Config {
     pub api: Api,
     /// Where the other services are.
     pub peers: Peers,
+    /// `native`: as processes of this machine; `kube`: as Pods.
+    pub runtime: RunMode,
     /// How versions take over.
     pub update: Update,
     /// What is reported.
     pub report: Report,
     /// How programs are run.
     pub native: Native,
+    /// How Pods are run.
+    pub kube: Kube,
     /// Large files.
     pub objects: Objects,
-    /// Function runtimes: id and command. `python3` is there without a word: `baetyl-runtime-python run` beside this
-    /// program.
-    pub runtimes: BTreeMap<String, RuntimeCommand>,
+    /// Function runtimes: id, command and image. The command of `python3` is there without a word:
+    /// `baetyl-runtime-python run` beside this program.
+    pub runtimes: BTreeMap<String, FunctionRuntime>,
 }
 
 /// Where the API listens.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Api {
-    /// `unix:/path` or `ip:port`.
+    /// `unix:/path` or `ip:port` (beyond loopback this needs the identity that `tls.dir` names).
     pub listen: Option<Listen>,
 }
 
@@ -161,6 +166,25 @@ impl Default for Native {
     }
 }
 
+/// How Pods are run.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Kube {
+    /// Configuration file of a Kubernetes client; nothing = that of the Pod engine runs in.
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of that file; nothing = its current one.
+    pub context: Option<String>,
+    /// Image of `baetyl-sync`, for the init container that brings objects to a Pod; nothing = applications with objects
+    /// are refused.
+    pub sync_image: Option<String>,
+    /// Image of `baetyl-helm`, for applications of type helm; nothing = these are refused.
+    pub helm_image: Option<String>,
+    /// Names of Secrets in the namespaces of applications with which our own images are pulled.
+    pub pull_secrets: Vec<String>,
+    /// Resources that device plugins offer, by the path of the device they stand for.
+    pub devices: BTreeMap<String, String>,
+}
+
 /// Large files.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -180,9 +204,11 @@ impl Default for Objects {
 /// A function runtime.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct RuntimeCommand {
-    /// Program and arguments.
+pub struct FunctionRuntime {
+    /// Program and arguments, for `native`.
     pub command: Vec<String>,
+    /// Image, for `kube`.
+    pub image: Option<String>,
 }
 
 impl Config {
@@ -191,8 +217,17 @@ impl Config {
         let python = beside_us("baetyl-runtime-python").display().to_string();
         let mut commands = BTreeMap::from([("python3".to_owned(), vec![python, "run".to_owned()])]);
         let configured = self.runtimes.iter();
-        commands.extend(configured.map(|(id, runtime)| (id.clone(), runtime.command.clone())));
+        let commanded = configured.filter(|(_, runtime)| !runtime.command.is_empty());
+        commands.extend(commanded.map(|(id, runtime)| (id.clone(), runtime.command.clone())));
         commands
+    }
+
+    /// Images of function runtimes by id.
+    pub fn runtime_images(&self) -> BTreeMap<String, String> {
+        let images = self.runtimes.iter();
+        images
+            .filter_map(|(id, runtime)| Some((id.clone(), runtime.image.clone()?)))
+            .collect()
     }
 
     /// The program `baetyl-shim`.

@@ -14,7 +14,7 @@ use baetyl_proto::sync::open_object_response::Content as Opened;
 use baetyl_proto::sync::sync_service_client::SyncServiceClient;
 use baetyl_proto::sync::{
     OpenObjectRequest, PutEventRequest, ReadResourceRequest, SetPinsRequest, StageRequest,
-    WatchLinkStateRequest, WatchLinkStateResponse,
+    TrustAppKeyRequest, WatchLinkStateRequest, WatchLinkStateResponse,
 };
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
@@ -142,6 +142,18 @@ impl Content for SyncClient {
             file.flush().await.map_err(spool_error)?;
         }
         Ok(spool.to_owned())
+    }
+
+    async fn trust_app_key(&self, key: [u8; 32]) -> Result<(), ContentError> {
+        let request = TrustAppKeyRequest {
+            public_key: key.to_vec().into(),
+        };
+        match self.0.clone().trust_app_key(unary(request)).await {
+            // A sync of the first release knows no tickets.
+            Err(status) if status.code() == Code::Unimplemented => Ok(()),
+            Err(status) => Err(content_error(&status)),
+            Ok(_) => Ok(()),
+        }
     }
 
     async fn put_event(&self, event: &CloudEvent) -> Result<(), ContentError> {

@@ -13,7 +13,6 @@ use crate::meters::Meters;
 use crate::objects::Objects;
 use crate::ports::Ports;
 use crate::registry::Registry;
-use crate::resolve::Place;
 use crate::store::Store;
 use crate::token::TokenIssuer;
 
@@ -28,7 +27,6 @@ pub(crate) struct Context<P: Ports> {
     pub(crate) tokens: TokenIssuer,
     pub(crate) certificates: Authority,
     pub(crate) meters: Meters,
-    pub(crate) place: Place,
     pub(crate) runtime: P::Runtime,
     pub(crate) content: P::Content,
     pub(crate) shadow: P::Shadow,

@@ -12,8 +12,8 @@ use baetyl_kit::backoff::Backoff;
 use baetyl_model::desire::{Accept, Desire, Release, accept_desire};
 use baetyl_model::name::AppName;
 use baetyl_model::plan::{self, Memory, Observed, Seen, Step};
+use baetyl_model::workload::WorkloadKey;
 use baetyl_proto::shadow;
-use baetyl_runtime_native::WorkloadKey;
 use prost::Message as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
@@ -22,7 +22,7 @@ use crate::app::{AdoptionGuard, App, AppHandle, Command, Target, Wanted, channel
 use crate::board::{AppView, Views};
 use crate::context::Context;
 use crate::ports::{Ports, Shadow as _, ShadowEvent};
-use crate::resolve::NodeIdentity;
+use crate::release::NodeIdentity;
 use crate::store::{Accepted, AppRecord};
 
 #[cfg(test)]

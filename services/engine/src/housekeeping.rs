@@ -1,4 +1,5 @@
-//! Pins and garbage: tells sync what must stay, and removes engine's own copies of what nobody needs.
+//! Pins and garbage: tells sync what must stay and whose tickets count, and removes engine's own copies of what nobody
+//! needs.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use crate::context::Context;
-use crate::ports::{Content as _, ContentError, ContentEvent, Ports};
+use crate::ports::{Content as _, ContentError, ContentEvent, Ports, Runtime as _};
 
 /// What the task is asked.
 #[derive(Debug)]
@@ -52,6 +53,8 @@ struct Keeper<P: Ports> {
     ctx: Arc<Context<P>>,
     /// What sync was told last; None: it may have forgotten.
     declared: Option<BTreeSet<Digest>>,
+    /// Sync knows the key of tickets; it keeps it in memory only.
+    key_told: bool,
     retry_at: Option<Instant>,
     backoff: Backoff,
 }
@@ -62,6 +65,7 @@ pub(crate) async fn keep<P: Ports>(ctx: Arc<Context<P>>, mut asked: mpsc::Receiv
     let mut keeper = Keeper {
         ctx,
         declared: None,
+        key_told: false,
         retry_at: None,
         backoff: Backoff::local(),
     };
@@ -90,6 +94,7 @@ impl<P: Ports> Keeper<P> {
         match event {
             ContentEvent::Opened => {
                 self.declared = None;
+                self.key_told = false;
                 self.redeclare().await;
             }
             ContentEvent::Online(online) => {
@@ -117,11 +122,27 @@ impl<P: Ports> Keeper<P> {
         Ok(())
     }
 
+    async fn tell_key(&mut self) -> Result<(), ContentError> {
+        if !self.key_told {
+            let key = self.ctx.tokens.public_key();
+            self.ctx.content.trust_app_key(key).await?;
+            self.key_told = true;
+        }
+        Ok(())
+    }
+
     async fn redeclare(&mut self) {
-        if let Err(error) = self.declare().await {
-            tracing::debug!(%error, "pins could not be declared");
+        let told = self.tell_key().await;
+        if let Err(error) = self.declare().await.and(told) {
+            tracing::debug!(%error, "sync could not be told what is needed, or the key of tickets");
             self.retry_at = Some(Instant::now() + self.backoff.next_delay());
         }
+    }
+
+    /// Whether everything that runs is in our own records: what an application needs that has none is not known.
+    fn knows_all(&self) -> bool {
+        let board = &self.ctx.board;
+        board.accepted().is_some() && board.views().values().all(|view| view.lost.is_empty())
     }
 
     async fn sweep(&mut self) {
@@ -136,6 +157,11 @@ impl<P: Ports> Keeper<P> {
         let swept = tokio::task::spawn_blocking(move || objects.retain(&registry)).await;
         if let Ok(Err(error)) = swept {
             tracing::warn!(%error, "objects could not be removed");
+        }
+        if self.knows_all()
+            && let Err(error) = self.ctx.runtime.sweep(self.ctx.registry.union()).await
+        {
+            tracing::warn!(%error, "the runtime could not remove what nobody needs");
         }
     }
 }

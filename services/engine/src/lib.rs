@@ -1,8 +1,8 @@
 //! Reconciler of an edge node: what an accepted desire wants is made to run, watched, and undone when it fails.
 //!
 //! Start at [`run`]. `desire.rs` follows the desire and has one task for each application (`app.rs`), which drives
-//! [`baetyl_model::update`]; `stage.rs` makes a version complete, [`resolve`] turns it into workloads, `act.rs` tells the
-//! runtime; `report.rs` rolls up what is seen. [`ports`] is all it needs of others, [`store`] all it must not forget.
+//! [`baetyl_model::update`]; `stage.rs` makes a version complete, the runtime turns it into workloads, `act.rs` tells it
+//! what to run; `report.rs` rolls up what is seen. [`ports`] is all it needs of others, [`store`] all it must not forget.
 //!
 //! Needs nobody to start: what it ran before is taken up again from its own store. Without an accepted desire nothing is
 //! ever stopped. Never talks to the cloud, never opens a file of another service.
@@ -11,11 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use baetyl_callers::connect;
 use baetyl_kit::backoff::Backoff;
 use baetyl_kit::crypto::CryptoError;
 use baetyl_kit::grpc::Endpoint;
 use baetyl_kit::listen::Listen;
+use baetyl_kit::tls::Clients;
 use baetyl_kit::{Kit, fsio, grpc};
+use baetyl_model::report::RunMode;
 use baetyl_proto::callers::Role;
 use baetyl_proto::engine::engine_service_server::EngineServiceServer;
 use tokio::sync::watch;
@@ -23,7 +26,6 @@ use tokio::sync::watch;
 mod act;
 mod api;
 mod app;
-pub mod archive;
 mod board;
 pub mod bodies;
 pub mod certificates;
@@ -34,13 +36,15 @@ mod desire;
 mod events;
 mod housekeeping;
 mod instances;
+#[cfg(feature = "kube")]
+mod kube;
 mod meters;
 mod native;
 pub mod objects;
 pub mod ports;
 pub mod registry;
+pub mod release;
 mod report;
-pub mod resolve;
 mod shadow;
 pub mod shape;
 mod stage;
@@ -48,9 +52,8 @@ pub mod store;
 #[cfg(test)]
 mod testing;
 pub mod token;
-pub mod users;
 
-pub use config::{Config, RuntimeCommand};
+pub use config::{Config, FunctionRuntime};
 
 use crate::board::Board;
 use crate::certificates::{Authority, CertificateError};
@@ -62,7 +65,6 @@ use crate::meters::Meters;
 use crate::objects::Objects;
 use crate::ports::{CloudEvent, Ports, Runtime};
 use crate::registry::Registry;
-use crate::resolve::Place;
 use crate::store::{Store, StoreError};
 use crate::token::TokenIssuer;
 
@@ -84,6 +86,12 @@ pub enum Error {
     /// The runtime.
     #[error("the runtime cannot be opened")]
     Runtime(#[source] baetyl_kit::error::BoxError),
+    /// Engine's own identity.
+    #[error("engine cannot use its own identity")]
+    Identity(#[from] baetyl_kit::tls::TlsError),
+    /// This program has no runtime for Kubernetes.
+    #[error("this program was built without kube mode; set runtime to native")]
+    NoKube,
     /// A peer that cannot be one.
     #[error("a peer cannot be reached as configured")]
     Peer(#[from] baetyl_kit::grpc::ConnectError),
@@ -96,10 +104,10 @@ pub enum Error {
 }
 
 /// Engine between the real things.
-struct Real;
+struct Real<R>(std::marker::PhantomData<R>);
 
-impl Ports for Real {
-    type Runtime = native::Native;
+impl<R: Runtime> Ports for Real<R> {
+    type Runtime = R;
     type Content = content::SyncClient;
     type Shadow = shadow::NodeClient;
 }
@@ -109,26 +117,41 @@ impl Ports for Real {
 /// # Errors
 /// When its files cannot be opened or its socket cannot be bound.
 pub async fn run(config: Config, kit: Kit) -> Result<(), Error> {
+    match config.runtime {
+        RunMode::Native => {
+            let runtime = native::Native::open(&config, &kit, kit.shutdown().clone()).await;
+            let runtime = runtime.map_err(|error| Error::Runtime(error.into()))?;
+            run_with(config, &kit, runtime, |_| Ok(())).await
+        }
+        #[cfg(feature = "kube")]
+        RunMode::Kube => kube::run(config, &kit).await,
+        #[cfg(not(feature = "kube"))]
+        RunMode::Kube => Err(Error::NoKube),
+    }
+}
+
+/// Runs engine over one runtime until shutdown; `beside` is told once engine is at work.
+async fn run_with<R: Runtime>(
+    config: Config,
+    kit: &Kit,
+    runtime: R,
+    beside: impl FnOnce(&Arc<Context<Real<R>>>) -> Result<(), Error>,
+) -> Result<(), Error> {
     let listening = kit.readiness().register("listeners");
-    let peer = |configured: &Option<Endpoint>, service: &str| {
-        configured
-            .clone()
-            .unwrap_or_else(|| Endpoint::unix(kit.core_socket(service)))
-    };
-    let connect = |endpoint: &Endpoint| grpc::connect_lazy(endpoint, Role::Engine.as_str());
-    let runtime = native::Native::open(&config, &kit, kit.shutdown().clone()).await;
-    let joined = Joined::<Real> {
-        runtime: runtime.map_err(|error| Error::Runtime(error.into()))?,
-        content: content::SyncClient::new(connect(&peer(&config.peers.sync, "sync"))?),
-        shadow: shadow::NodeClient::new(connect(&peer(&config.peers.node, "node"))?),
+    let peer = |given: &Option<Endpoint>, to| connect(kit, given.as_ref(), to, Role::Engine);
+    let joined = Joined::<Real<R>> {
+        runtime,
+        content: content::SyncClient::new(peer(&config.peers.sync, Role::Sync)?),
+        shadow: shadow::NodeClient::new(peer(&config.peers.node, Role::Node)?),
     };
     let listen = config
         .api
         .listen
         .clone()
         .unwrap_or_else(|| Listen::Unix(kit.core_socket("engine")));
-    let engine = begin(config, &kit, joined).await?;
-    serve(&kit, &listen, engine).await?;
+    let engine = begin(config, kit, joined).await?;
+    beside(&engine.ctx)?;
+    serve(kit, &listen, engine).await?;
     listening.ready();
     kit.until_shutdown().await;
     drop(listening);
@@ -145,7 +168,8 @@ pub(crate) async fn serve<P: Ports>(
         .add_service(EngineServiceServer::new(api::Api::new(engine)))
         .reflection(baetyl_proto::DESCRIPTORS)
         .own_deadlines(&["/baetyl.engine.v1.EngineService/EnsureRunning"])
-        .authorize(baetyl_callers::core());
+        .authorize(baetyl_callers::core())
+        .in_node(Clients::Required);
     Ok(server.serve(listen).await?)
 }
 
@@ -215,14 +239,20 @@ async fn open<P: Ports>(
     kit: &Kit,
     joined: Joined<P>,
 ) -> Result<(Arc<Context<P>>, Beginning, Queues), Error> {
-    let dir = kit.state_dir_with(dir_mode(&joined.runtime))?;
-    if joined.runtime.users().are_own() {
+    let shares = joined.runtime.shares_directory();
+    // Instances lie in engine's directory: their users must be able to pass it. All else in it is closed by itself.
+    let dir = kit.state_dir_with(if shares { 0o711 } else { 0o700 })?;
+    if shares {
         // The sockets of applications are beneath.
         fsio::create_dir_mode(&kit.data_dir().join("run"), 0o755)?;
     }
     let max_unpacked = config.objects.max_unpacked.0;
     let files = open_when_free(dir, max_unpacked).await?;
-    bring_back_users(&joined.runtime, &files.records);
+    // Before anybody is given anything, everybody has what he had.
+    for record in &files.records {
+        let app = record.update.app();
+        joined.runtime.bring_back(app, &record.handed());
+    }
     let found = joined.runtime.found().await.unwrap_or_else(|error| {
         // Unknown, not absent: records go on as they are.
         tracing::error!(%error, "what is on this machine cannot be listed");
@@ -242,7 +272,6 @@ async fn open<P: Ports>(
         });
     }
     let ctx = Context {
-        place: place(&config, kit, &joined.runtime),
         config,
         clock: kit.clock().clone(),
         tasks: kit.tasks().clone(),
@@ -306,51 +335,4 @@ fn open_files(dir: &Path, max_unpacked: u64) -> Result<Files, Error> {
         certificates: Authority::open(&dir.join("ca.pem"))?,
         store,
     })
-}
-
-/// Instances lie in engine's directory: their users must be able to pass it. All else in it is closed by itself.
-fn dir_mode<R: Runtime>(runtime: &R) -> u32 {
-    if runtime.users().are_own() {
-        0o711
-    } else {
-        0o700
-    }
-}
-
-/// Before anybody is given a user, everybody has the one he had.
-fn bring_back_users<R: Runtime>(runtime: &R, records: &[store::AppRecord]) {
-    for record in records.iter().filter(|record| record.user.is_some()) {
-        let app = record.update.app();
-        if let Err(error) = runtime.users().assign(app, record.user) {
-            tracing::error!(%error, "an application cannot keep its user");
-        }
-    }
-}
-
-fn place<R: Runtime>(config: &Config, kit: &Kit, runtime: &R) -> Place {
-    let runtimes = config.runtime_commands();
-    let is_private = |(_, command): &(&String, &Vec<String>)| {
-        let program = command.first().map(Path::new);
-        program.is_some_and(|program| program.is_absolute() && users::closed(program).is_some())
-    };
-    let private_runtimes = if runtime.users().are_own() {
-        let private = runtimes.iter().filter(is_private);
-        private.map(|(id, _)| id.clone()).collect()
-    } else {
-        std::collections::BTreeSet::new()
-    };
-    for id in &private_runtimes {
-        tracing::warn!(
-            runtime = id,
-            "the program of a function runtime is closed to other users: its functions run as the user of engine"
-        );
-    }
-    Place {
-        data_dir: kit.data_dir().to_owned(),
-        run_dir: kit.data_dir().join("engine/run"),
-        node_socket: kit.app_socket("node"),
-        function_socket: kit.app_socket("function-proxy"),
-        runtimes,
-        private_runtimes,
-    }
 }

@@ -9,12 +9,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use baetyl_archive::ArchiveError;
 use baetyl_kit::{crypto, fsio};
 use baetyl_model::Digest;
 use baetyl_model::desire::{ObjectRef, Unpack};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::archive::{self, ArchiveError};
 use crate::registry::Registry;
 
 /// Why an object is not at hand.
@@ -129,7 +129,9 @@ impl Objects {
         let fail = |source| self.io(digest, source);
         let temporary = self.temporary(&tree).map_err(fail)?;
         fsio::create_dir_private(&temporary).map_err(fail)?;
-        if let Err(source) = archive::unpack(&file, object.unpack, &temporary, self.max_unpacked) {
+        if let Err(source) =
+            baetyl_archive::unpack(&file, object.unpack, &temporary, self.max_unpacked)
+        {
             let _ = remove(&temporary);
             let file = object.file_name.to_string();
             return Err(ObjectError::Archive {

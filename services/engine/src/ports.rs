@@ -2,22 +2,23 @@
 //!
 //! Each has one adapter (`native.rs`, `content.rs`, `shadow.rs`) and one hand-written fake for tests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use baetyl_kit::tasks::Tasks;
 use baetyl_model::desire::{ObjectRef, ResourceRef};
+use baetyl_model::name::{AppName, Version};
+use baetyl_model::report::{MachineStats, NodeInfo, RunMode};
+use baetyl_model::workload::{InstanceId, Observed, Usage, WorkloadKey};
 use baetyl_model::{Digest, NodeStats, NodeStatus};
-use baetyl_runtime_native::{
-    InstanceId, LogPosition, LogStart, Observed, WorkloadKey, WorkloadSpec,
-};
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use tokio::sync::{mpsc, watch};
 
-use crate::users::Users;
+use crate::release::{Contents, Handed, Resolved};
 
 /// Everything engine is joined to.
 pub trait Ports: Send + Sync + 'static {
@@ -40,15 +41,59 @@ pub enum RuntimeError {
     Failed(String),
 }
 
-/// Runs workloads and sees how they do.
+/// Runs workloads and sees how they do. See `docs/adr/0013-one-runtime-port-two-runtimes.md`.
 pub trait Runtime: Clone + Send + Sync + 'static {
-    /// Takes a workload under supervision: adopts what runs of it and starts the rest. The same again changes nothing.
+    /// One workload, ready to be run.
+    type Workload: Clone + Debug + Send + Sync + 'static;
+    /// What a change is told by; [`Runtime::observed`] says what it is.
+    type Seen: Send + Sync + 'static;
+
+    /// True when a version takes over from the one before by being run: nothing of the one before is kept up beside it
+    /// or stopped around it, and init services are part of the workload.
+    const IN_PLACE: bool;
+
+    /// How applications run, for the report.
+    const MODE: RunMode;
+
+    /// True when engine holds the objects of applications itself; otherwise they go from sync to where they are used.
+    const TAKES_OBJECTS: bool;
+
+    /// Names a workload.
+    fn key(workload: &Self::Workload) -> &WorkloadKey;
+
+    /// The workload a service of a version belongs to; None when its name is none.
+    fn key_of(
+        &self,
+        app: &AppName,
+        system: bool,
+        version: &Version,
+        service: &str,
+    ) -> Option<WorkloadKey>;
+
+    /// Turns a release into workloads; nothing is run yet. What is handed out on the way is noted in `handed`, and what
+    /// is noted there is handed out again.
     ///
     /// # Errors
-    /// When it is refused.
-    fn run(&self, spec: WorkloadSpec) -> Result<(), RuntimeError>;
+    /// The first thing that keeps it from running here, as a sentence.
+    fn resolve(
+        &self,
+        contents: &Contents<'_>,
+        handed: &mut Handed,
+    ) -> Result<Resolved<Self::Workload>, String>;
 
-    /// Stops all instances; directories and logs stay.
+    /// What was handed to an application before the start belongs to it before anybody else is given anything.
+    fn bring_back(&self, app: &AppName, handed: &Handed);
+
+    /// The application is gone: what was handed to it is free.
+    fn release(&self, app: &AppName);
+
+    /// Takes a workload under supervision: adopts what runs of it and starts the rest. The same again changes nothing.
+    fn run(
+        &self,
+        workload: Self::Workload,
+    ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// Stops all instances; what explains how they did stays.
     fn stop(&self, key: &WorkloadKey) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
     /// Stops all instances and removes everything they left.
@@ -57,51 +102,94 @@ pub trait Runtime: Clone + Send + Sync + 'static {
     /// Ends and starts all instances of a supervised workload.
     fn restart(&self, key: &WorkloadKey) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
-    /// What is supervised and how it does.
-    fn watch(&self) -> watch::Receiver<Arc<Observed>>;
+    /// Wakes when what is observed changes.
+    fn watch(&self) -> watch::Receiver<Self::Seen>;
 
-    /// Workloads that left something on this machine, supervised or not.
+    /// What is supervised and how it does, now.
+    fn observed(&self) -> Arc<Observed>;
+
+    /// Workloads that left something here, supervised or not.
     fn found(&self) -> impl Future<Output = Result<Vec<WorkloadKey>, RuntimeError>> + Send;
 
-    /// Ports for an instance; the previous ones while they are free or the instance holds them itself.
-    ///
-    /// # Errors
-    /// When none are left.
-    fn assign_ports(
-        &self,
-        id: &InstanceId,
-        count: usize,
-        previous: &[u16],
-    ) -> Result<Vec<u16>, RuntimeError>;
+    /// True when users of applications must be able to pass engine's directory.
+    fn shares_directory(&self) -> bool;
 
-    /// Gives the ports of a workload back.
-    fn release_ports(&self, key: &WorkloadKey);
+    /// What about this node keeps the runtime from doing all it should: condition, reason, sentence.
+    fn remarks(&self) -> Vec<Remark>;
 
-    /// Users that applications run as.
-    fn users(&self) -> &Users;
+    /// Instances of a workload that have a log although nobody supervises them.
+    fn unsupervised_logs(&self, key: &WorkloadKey) -> Vec<InstanceId>;
 
-    /// Directory of an instance.
-    fn instance_dir(&self, id: &InstanceId) -> PathBuf;
-
-    /// A log from `start`, then what follows when asked; with the position after each piece.
+    /// A log from `start`, then what follows when asked: pieces of at most [`LOG_PIECE`] bytes, with the position after
+    /// each.
     fn logs(
         &self,
         id: &InstanceId,
         start: LogStart,
         follow: bool,
-    ) -> BoxStream<'static, std::io::Result<(Bytes, LogPosition)>>;
+    ) -> BoxStream<'static, Result<(Bytes, LogPosition), LogError>>;
 
     /// CPU (cores) and memory (bytes) of every running instance.
     fn usage(&self) -> impl Future<Output = BTreeMap<InstanceId, Usage>> + Send;
+
+    /// The machines applications run on, where the runtime knows them; None: node looks at its own.
+    fn machines(&self) -> Option<Machines>;
+
+    /// Figures of these machines; empty: node looks at its own.
+    fn machine_stats(&self) -> impl Future<Output = Vec<MachineStats>> + Send;
+
+    /// Removes what the runtime keeps of configurations and secrets that nobody needs any more.
+    fn sweep(
+        &self,
+        needed: BTreeSet<Digest>,
+    ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 }
 
-/// What an instance uses.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Usage {
-    /// Cores.
-    pub cpu: f64,
-    /// Bytes.
-    pub memory: u64,
+/// The machines of a cluster.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Machines {
+    /// By host name.
+    pub nodes: Arc<BTreeMap<String, NodeInfo>>,
+    /// Version of the cluster's software.
+    pub mode_info: String,
+}
+
+/// A fact about the node that its report tells as a condition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remark {
+    /// CamelCase word.
+    pub condition: &'static str,
+    /// CamelCase word.
+    pub reason: &'static str,
+    /// A sentence.
+    pub message: String,
+}
+
+/// Bytes in one piece of a log; a message is at most 4 MiB.
+pub const LOG_PIECE: usize = 64 * 1024;
+
+/// Where in a log, as a text that only the runtime reads; without `;`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogPosition(pub String);
+
+/// Where to begin reading.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogStart {
+    /// With that many lines from the end.
+    Tail(usize),
+    /// After what was read.
+    After(LogPosition),
+}
+
+/// Why a log cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// What followed the position is gone.
+    #[error("what followed is no longer there")]
+    TooOld,
+    /// Anything else.
+    #[error(transparent)]
+    Failed(#[from] std::io::Error),
 }
 
 /// Why something is not complete on this node.
@@ -185,6 +273,10 @@ pub trait Content: Clone + Send + Sync + 'static {
         digest: &Digest,
         spool: &Path,
     ) -> impl Future<Output = Result<PathBuf, ContentError>> + Send;
+
+    /// Tells the public key of tickets for objects.
+    fn trust_app_key(&self, key: [u8; 32])
+    -> impl Future<Output = Result<(), ContentError>> + Send;
 
     /// Puts an event into the durable outbox.
     fn put_event(

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use baetyl_kit::backoff::Backoff;
 use baetyl_model::name::AppName;
 use baetyl_model::report::{
-    AppStatus, Condition, InstanceStats, NodeStats, NodeStatus, ProgramInfo, RunMode, Truth,
+    AppStatus, Condition, InstanceStats, InstanceStatus, NodeStats, NodeStatus, ProgramInfo,
+    RunStatus, Truth,
 };
 use baetyl_model::rollup::{self, AppFacts};
-use baetyl_runtime_native::Observed;
+use baetyl_model::workload::{Observed, WorkloadKey};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
@@ -18,8 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use crate::board::AppView;
 use crate::context::Context;
 use crate::instances;
-use crate::ports::{Ports, Runtime as _, Shadow as _, ShadowError};
-use crate::shape::Shape;
+use crate::ports::{Ports, Remark, Runtime, Shadow as _, ShadowError};
 
 #[cfg(test)]
 mod tests;
@@ -71,7 +71,8 @@ pub(crate) async fn report<P: Ports>(
         }
         sleep(ctx.config.report.gather).await;
         if seen || observed.has_changed().unwrap_or(false) {
-            note_observed(&observed.borrow_and_update());
+            observed.mark_unchanged();
+            note_observed(&ctx.runtime.observed());
         }
         board.mark_unchanged();
         accepted.mark_unchanged();
@@ -79,15 +80,15 @@ pub(crate) async fn report<P: Ports>(
 }
 
 fn note_observed(observed: &Observed) {
-    let ready = observed
-        .instances
-        .values()
-        .filter(|seen| seen.ready)
-        .count();
+    let instances = || {
+        let workloads = observed.workloads.values();
+        workloads.flat_map(|workload| &workload.instances)
+    };
     tracing::info!(
         event = "report.observed",
-        instances = observed.instances.len(),
-        ready,
+        instances = instances().count(),
+        ready = instances().filter(|seen| seen.status.ready).count(),
+        unknown = observed.unknown,
         "instances changed"
     );
 }
@@ -112,21 +113,21 @@ pub(crate) async fn report_stats<P: Ports>(ctx: Arc<Context<P>>) {
     let mut had_any = false;
     loop {
         ticks.tick().await;
-        let usage = ctx.runtime.usage().await;
-        if usage.is_empty() && !had_any {
+        let (usage, machines) = (ctx.runtime.usage().await, ctx.runtime.machine_stats().await);
+        if usage.is_empty() && machines.is_empty() && !had_any {
             continue;
         }
         had_any = !usage.is_empty();
         let instances = usage.into_iter().map(|(id, used)| InstanceStats {
             app: id.workload.app.to_string(),
-            instance: id.to_string(),
+            instance: id.name,
             cpu_used: used.cpu,
             memory_used: used.memory,
             ..InstanceStats::default()
         });
         let stats = NodeStats {
             time: Some(ctx.clock.now()),
-            nodes: Vec::new(),
+            nodes: machines,
             instances: instances.collect(),
         };
         if let Err(error) = ctx.shadow.put_report(None, Some(stats)).await {
@@ -137,10 +138,8 @@ pub(crate) async fn report_stats<P: Ports>(ctx: Arc<Context<P>>) {
 
 /// Rolls up, and remembers what conditions were before.
 pub(crate) struct Roller {
-    hostname: String,
     core: ProgramInfo,
     quarantined: Option<String>,
-    shared_user: Option<String>,
     /// What was rolled up last.
     last: Arc<NodeStatus>,
 }
@@ -149,13 +148,11 @@ impl Roller {
     /// Goes on from what is on the board.
     pub(crate) fn new<P: Ports>(ctx: &Context<P>) -> Self {
         Self {
-            hostname: hostname(),
             core: core(),
             quarantined: ctx
                 .store
                 .quarantined()
                 .map(|path| path.display().to_string()),
-            shared_user: shared_user(ctx),
             last: ctx.board.rolled(),
         }
     }
@@ -181,37 +178,47 @@ impl Roller {
 
     /// The status of everything, now.
     pub(crate) fn look<P: Ports>(&self, ctx: &Context<P>) -> NodeStatus {
-        let observed = ctx.runtime.watch().borrow().clone();
+        let observed = ctx.runtime.observed();
         let now = ctx.clock.now();
         let apps: BTreeMap<_, _> = ctx
             .board
             .views()
             .iter()
-            .map(|(name, view)| (name.clone(), self.app(view, &observed, now)))
+            .map(|(name, view)| (name.clone(), self.app(&ctx.runtime, view, &observed, now)))
             .collect();
         let header = ctx.board.accepted().map(|accepted| accepted.header);
+        let machines = ctx.runtime.machines().unwrap_or_default();
         NodeStatus {
-            conditions: self.node_conditions(header.as_ref(), &apps, now),
+            conditions: self.node_conditions(header.as_ref(), &apps, ctx.runtime.remarks(), now),
             observed: header,
             apps,
             core: self.core.clone(),
-            run_mode: RunMode::Native,
+            run_mode: P::Runtime::MODE,
+            nodes: (*machines.nodes).clone(),
+            mode_info: machines.mode_info,
             ..NodeStatus::default()
         }
     }
 
-    fn app(&self, view: &AppView, observed: &Observed, now: Timestamp) -> AppStatus {
+    fn app<R: Runtime>(
+        &self,
+        runtime: &R,
+        view: &AppView,
+        observed: &Observed,
+        now: Timestamp,
+    ) -> AppStatus {
         let shape = view.running_shape();
-        let instances = self.instances(view, shape, observed);
+        let keys = workloads(runtime, view);
+        let instances = instances(view, observed, keys.as_deref());
         let facts = AppFacts {
             update: &view.update,
-            shape: shape.map_or(
-                rollup::Shape {
+            shape: match (shape, &keys) {
+                (Some(shape), Some(keys)) => instances::for_rollup(shape, observed, keys),
+                _ => rollup::Shape {
                     wanted: 1,
                     job: false,
                 },
-                Shape::for_rollup,
-            ),
+            },
             deploy_type: shape.map_or("", |shape| shape.workload.as_str()),
             system: view.system,
             instances: instances.as_deref(),
@@ -222,6 +229,11 @@ impl Roller {
             status.version = Some(key.version.clone());
             "it was found running without a record and is left alone until a desire is accepted"
                 .clone_into(&mut status.cause);
+        }
+        if let Some(why) = &observed.unknown {
+            why.clone_into(&mut status.cause);
+        } else if status.cause.is_empty() && status.status != RunStatus::Running {
+            status.cause = instances::message(observed, keys.as_deref().unwrap_or_default());
         }
         if !view.trouble.is_empty() {
             let blocked = condition(
@@ -242,26 +254,11 @@ impl Roller {
         status
     }
 
-    /// None: nobody can tell.
-    fn instances(
-        &self,
-        view: &AppView,
-        shape: Option<&Shape>,
-        observed: &Observed,
-    ) -> Option<Vec<baetyl_model::InstanceStatus>> {
-        let (Some(release), Some(shape)) = (view.update.running(), shape) else {
-            // Nothing was ever started: there are none. Otherwise its content was lost, and what runs is not watched.
-            let none = view.update.running().is_none() && view.lost.is_empty();
-            return none.then(Vec::new);
-        };
-        let keys = instances::workloads(view.update.app(), view.system, &release.version, shape);
-        Some(instances::report_all(observed, &keys, &self.hostname))
-    }
-
     fn node_conditions(
         &self,
         header: Option<&baetyl_model::Header>,
         apps: &BTreeMap<AppName, AppStatus>,
+        remarks: Vec<Remark>,
         now: Timestamp,
     ) -> Vec<Condition> {
         let mut conditions = rollup::rollup_node(header, apps.values(), &self.last.conditions, now);
@@ -271,10 +268,10 @@ impl Roller {
             let lost = condition("EngineStateLost", "Quarantined", &message, generation);
             conditions.extend(rollup::transition(&self.last.conditions, vec![lost], now));
         }
-        if let Some(why) = &self.shared_user {
+        for remark in remarks {
             let generation = header.map(|header| header.generation).unwrap_or_default();
-            let shared = condition("AppsShareUser", "CannotSeparate", why, generation);
-            conditions.extend(rollup::transition(&self.last.conditions, vec![shared], now));
+            let told = condition(remark.condition, remark.reason, &remark.message, generation);
+            conditions.extend(rollup::transition(&self.last.conditions, vec![told], now));
         }
         conditions
     }
@@ -296,25 +293,30 @@ fn condition(
     }
 }
 
-/// Why applications run as the user of engine, or some of them, although each should have its own.
-fn shared_user<P: Ports>(ctx: &Context<P>) -> Option<String> {
-    let private = &ctx.place.private_runtimes;
-    let of_runtimes = || {
-        let ids: Vec<&str> = private.iter().map(String::as_str).collect();
-        format!(
-            "functions run as the user of engine, because the programs of these runtimes are closed to others: {}",
-            ids.join(", ")
-        )
-    };
-    let shared = ctx.runtime.users().shared().map(str::to_owned);
-    shared.or_else(|| (!private.is_empty()).then(of_runtimes))
+/// Workloads of the version that runs; None when it is not known what it consists of.
+fn workloads<R: Runtime>(runtime: &R, view: &AppView) -> Option<Vec<WorkloadKey>> {
+    let (release, shape) = (view.update.running()?, view.running_shape()?);
+    Some(instances::workloads(
+        runtime,
+        view.update.app(),
+        view.system,
+        &release.version,
+        shape,
+    ))
 }
 
-fn hostname() -> String {
-    rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .into_owned()
+/// None: nobody can tell.
+fn instances(
+    view: &AppView,
+    observed: &Observed,
+    keys: Option<&[WorkloadKey]>,
+) -> Option<Vec<InstanceStatus>> {
+    match keys {
+        // Nothing was ever started: there are none. Otherwise its content was lost, and what runs is not watched.
+        None => (view.update.running().is_none() && view.lost.is_empty()).then(Vec::new),
+        Some(_) if observed.unknown.is_some() => None,
+        Some(keys) => Some(instances::report_all(observed, keys)),
+    }
 }
 
 /// What this program is, in the words of container platforms.

@@ -3,30 +3,17 @@
 use std::time::Duration;
 
 use baetyl_model::Application;
-use baetyl_model::resource::{Service, VolumeSource};
-use baetyl_model::rollup;
+use baetyl_model::resource::Service;
+pub use baetyl_model::resource::Strategy;
 use baetyl_model::strict;
 use baetyl_model::update::Limits;
 use serde::{Deserialize, Serialize};
 
 use crate::config;
 
-/// Label that decides how an application is updated: `rolling` or `recreate`.
-pub const UPDATE_STRATEGY: &str = "baetyl-update-strategy";
 /// Label that opens the functions of an application to everybody: `anonymous`. What a service or function says itself
 /// (`access`) counts more.
 pub const FUNCTION_ACCESS: &str = "baetyl-function-access";
-
-/// How one version takes over from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Strategy {
-    /// The new instances run and are ready before the old ones stop.
-    #[default]
-    Rolling,
-    /// The old instances stop before the new ones start: both cannot have the same port, files or identity.
-    Recreate,
-}
 
 /// What the rest of engine wants to know of an application.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -88,7 +75,7 @@ impl Shape {
         });
         Self {
             workload: app.workload().to_owned(),
-            strategy: strategy(app),
+            strategy: app.strategy(),
             instances: instances(app),
             services: services.collect(),
         }
@@ -109,14 +96,6 @@ impl Shape {
     pub fn wanted(&self) -> u32 {
         let services = u32::try_from(self.services.len()).unwrap_or(u32::MAX);
         self.instances.saturating_mul(services)
-    }
-
-    /// What decides how instances add up.
-    pub fn for_rollup(&self) -> rollup::Shape {
-        rollup::Shape {
-            wanted: self.wanted(),
-            job: self.is_job(),
-        }
     }
 
     /// Deadlines of its updates: without a probe that says "ready" an instance has to last a while, and a startup probe
@@ -165,88 +144,12 @@ fn startup_seconds(service: &Service) -> u64 {
     startup + readiness
 }
 
-/// Two versions side by side need their own ports and must not write to the same directory of the machine. The label
-/// decides where the application itself knows better, except over a port of the machine, which has one owner.
-fn strategy(app: &Application) -> Strategy {
-    let host_port = app
-        .services
-        .iter()
-        .flat_map(|service| &service.ports)
-        .any(|port| port.host_port != 0);
-    if host_port {
-        return Strategy::Recreate;
-    }
-    match app.labels.get(UPDATE_STRATEGY).map(String::as_str) {
-        Some("recreate") => return Strategy::Recreate,
-        Some("rolling") => return Strategy::Rolling,
-        _ => {}
-    }
-    let writes_host = app
-        .services
-        .iter()
-        .flat_map(|service| &service.volume_mounts)
-        .any(|mount| {
-            let source = app.volume(&mount.name).and_then(|volume| volume.source());
-            !mount.read_only && matches!(source, Some(VolumeSource::HostPath(_)))
-        });
-    if writes_host || matches!(app.workload(), "job" | "statefulset") {
-        Strategy::Recreate
-    } else {
-        Strategy::Rolling
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn app(json: &str) -> Application {
         serde_json::from_str(json).unwrap()
-    }
-
-    #[test]
-    fn what_cannot_run_twice_is_recreated_and_the_rest_is_rolled() {
-        let cases = [
-            (r#"{"services":[{"name":"a1"}]}"#, Strategy::Rolling),
-            (
-                r#"{"services":[{"name":"a1","ports":[{"containerPort":80}]}]}"#,
-                Strategy::Rolling,
-            ),
-            (
-                r#"{"services":[{"name":"a1","ports":[{"hostPort":80}]}]}"#,
-                Strategy::Recreate,
-            ),
-            (
-                r#"{"workload":"statefulset","services":[{"name":"a1"}]}"#,
-                Strategy::Recreate,
-            ),
-            (
-                r#"{"labels":{"baetyl-update-strategy":"recreate"},"services":[{"name":"a1"}]}"#,
-                Strategy::Recreate,
-            ),
-            (
-                r#"{"labels":{"baetyl-update-strategy":"rolling"},"services":[{"name":"a1","ports":[{"hostPort":80}]}]}"#,
-                Strategy::Recreate,
-            ),
-            (
-                r#"{"volumes":[{"name":"db","hostPath":{"path":"/db"}}],
-                    "services":[{"name":"a1","volumeMounts":[{"name":"db","mountPath":"/db"}]}]}"#,
-                Strategy::Recreate,
-            ),
-            (
-                r#"{"volumes":[{"name":"db","hostPath":{"path":"/db"}}],
-                    "services":[{"name":"a1","volumeMounts":[{"name":"db","mountPath":"/db","readOnly":true}]}]}"#,
-                Strategy::Rolling,
-            ),
-            (
-                r#"{"labels":{"baetyl-update-strategy":"rolling"},"volumes":[{"name":"db","hostPath":{"path":"/db"}}],
-                    "services":[{"name":"a1","volumeMounts":[{"name":"db","mountPath":"/db"}]}]}"#,
-                Strategy::Rolling,
-            ),
-        ];
-        for (json, expected) in cases {
-            assert_eq!(Shape::of(&app(json)).strategy, expected, "{json}");
-        }
     }
 
     #[test]

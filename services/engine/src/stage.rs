@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::bodies::Bodies;
 use crate::context::Context;
 use crate::objects::ObjectError;
-use crate::ports::{Content as _, ContentError, Ports, Progress};
+use crate::ports::{Content as _, ContentError, Ports, Progress, Runtime as _};
 use crate::shape::Shape;
 use crate::store::Body;
 
@@ -54,7 +54,7 @@ pub(crate) async fn stage<P: Ports>(
     let objects: Vec<ObjectRef> = desired
         .objects
         .iter()
-        .filter(|object| !ctx.objects.has(object))
+        .filter(|object| !P::Runtime::TAKES_OBJECTS || !ctx.objects.has(object))
         .cloned()
         .collect();
     let mut fresh = Vec::new();
@@ -76,8 +76,10 @@ pub(crate) async fn stage<P: Ports>(
                 bytes,
             });
         }
-        for object in objects {
-            take(&ctx, object).await?;
+        if P::Runtime::TAKES_OBJECTS {
+            for object in objects {
+                take(&ctx, object).await?;
+            }
         }
     }
     let bodies = Bodies::parse(&desired, |digest| held.get(digest).cloned())

@@ -21,7 +21,7 @@ use redb::{ReadableTable as _, TableDefinition};
 use serde::{Deserialize, Serialize};
 
 use crate::registry::Registry;
-use crate::resolve::NodeIdentity;
+use crate::release::{Handed, NodeIdentity};
 
 mod database;
 #[cfg(test)]
@@ -128,6 +128,14 @@ impl AppRecord {
             ports: BTreeMap::new(),
             user: None,
             removing: false,
+        }
+    }
+
+    /// What the runtime handed to it.
+    pub fn handed(&self) -> Handed {
+        Handed {
+            ports: self.ports.clone(),
+            user: self.user,
         }
     }
 

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use baetyl_kit::crypto::{CryptoError, SigningKey};
 use baetyl_kit::fsio;
+use baetyl_model::Digest;
+use baetyl_proto::ticket::{self, TicketError};
 use baetyl_proto::token::{self, Claims, TokenError};
 use jiff::Timestamp;
 
@@ -49,6 +51,24 @@ impl TokenIssuer {
         token::issue(&claims, |bytes| self.key.sign(bytes))
     }
 
+    /// The ticket with which the Pods of an application fetch these objects from sync.
+    ///
+    /// # Errors
+    /// When they are more than a ticket can name.
+    pub fn ticket(
+        &self,
+        app: &str,
+        objects: Vec<Digest>,
+        now: Timestamp,
+    ) -> Result<String, TicketError> {
+        let claims = ticket::Claims {
+            app: app.to_owned(),
+            digests: objects,
+            iat: now.as_second(),
+        };
+        ticket::issue(&claims, |bytes| self.key.sign(bytes))
+    }
+
     /// The claims of a token made with this key.
     ///
     /// # Errors
@@ -81,6 +101,19 @@ mod tests {
             ("shop", "web")
         );
         assert_eq!(claims.instance, "baetyl-edge.shop.3.web.1");
+    }
+
+    #[test]
+    fn a_ticket_is_by_the_key_of_tokens_and_names_the_objects() {
+        let dir = tempfile::tempdir().unwrap();
+        let issuer = issuer(dir.path());
+        let object = Digest::from_sha256([3; 32]);
+        let ticket = issuer.ticket("shop", vec![object], Timestamp::UNIX_EPOCH);
+        let claims = ticket::verify(&ticket.unwrap(), &issuer.public_key()).unwrap();
+        assert_eq!(
+            (claims.app.as_str(), claims.digests),
+            ("shop", vec![object])
+        );
     }
 
     #[test]

@@ -21,15 +21,20 @@ const BY_APPLICATION: [&str; 3] = [
     "/faas.Function/Call",
 ];
 
-/// For the core socket.
+/// For the core socket, and core services that come over TLS.
 pub(crate) fn core() -> Authorize {
     let core = baetyl_callers::core();
     Arc::new(move |peer, path, headers| Ok(core(peer, path, headers)?.with_detail(Caller::Core)))
 }
 
-/// For the application socket and the gRPC listener: the role is always `app`.
+/// For the application socket and the gRPC listener: the role is `app`, but for the certificate of a core service, which
+/// comes over TLS alone.
 pub(crate) fn outside(proxy: Arc<Proxy>) -> Authorize {
+    let core = core();
     Arc::new(move |peer, path, headers| {
+        if !headers.contains_key(AUTHORIZATION) && peer.certificate().is_some_and(tls::is_core) {
+            return core(peer, path, headers);
+        }
         if !may_call(Role::App, path) {
             return Err(Status::permission_denied(format!(
                 "an application may not call {path}"
@@ -60,7 +65,7 @@ pub(crate) fn caller(
         return proxy.known.get()?.caller(Some(header.as_bytes()));
     }
     match peer.and_then(Peer::certificate) {
-        Some(certificate) => Ok(Caller::App(Arc::new(tls::claims(certificate)?))),
+        Some(certificate) => tls::caller(certificate),
         None => Ok(Caller::Anonymous),
     }
 }

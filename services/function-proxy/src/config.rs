@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use baetyl_kit::admin::AdminConfig;
+use baetyl_kit::cli::{LogConfig, ProcessConfig, Shell, ShellConfig};
 use baetyl_kit::config::{ByteSize, duration};
 use baetyl_kit::grpc::Endpoint;
 use baetyl_kit::listen::Listen;
@@ -17,8 +19,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// The gRPC listener.
     pub grpc: GrpcConfig,
-    /// TLS of both listeners; without it they are on loopback only.
-    pub tls: Option<TlsConfig>,
+    /// TLS of both listeners and the way to engine; without it the listeners are on loopback only.
+    pub tls: TlsConfig,
     /// Where engine is.
     pub engine: EngineConfig,
     /// How long calls may take.
@@ -45,18 +47,48 @@ pub struct GrpcConfig {
     pub listen: Listen,
 }
 
-/// The section `tls`. All files are PEM and are read at the start.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// The section `tls`. All files are PEM.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct TlsConfig {
-    /// The chain the proxy shows, its own certificate first.
-    pub certificate: PathBuf,
-    /// Its private key.
-    pub key: PathBuf,
-    /// The authority of applications: who shows a certificate of it with common name `<application>.<service>` is that
-    /// application, as with a token. Without it no certificate is asked for.
-    #[serde(default)]
+    /// Directory with `tls.crt`, `tls.key` and `ca.crt`, which may be replaced while the proxy runs: who it is towards
+    /// engine and its callers, and the authority of applications' certificates.
+    pub dir: Option<PathBuf>,
+    /// The chain the listeners show, the proxy's own certificate first; instead of the one in `dir`. Read at the start.
+    pub certificate: Option<PathBuf>,
+    /// Its private key. Read at the start.
+    pub key: Option<PathBuf>,
+    /// The authority of applications beside `certificate`: who shows a certificate of it that names an application (by URI
+    /// `spiffe://node.baetyl/app/<namespace>/<application>`, or by common name `<application>.<service>`) is that
+    /// application, as with a token. Without it no certificate is asked for. Read at the start.
     pub client_ca: Option<PathBuf>,
+}
+
+/// The shell's sections but for `tls`, which is the proxy's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ShellSections {
+    /// Health, readiness and metrics.
+    pub admin: AdminConfig,
+    /// Log output.
+    pub log: LogConfig,
+    /// Threads and shutdown.
+    pub process: ProcessConfig,
+}
+
+impl Shell for ShellSections {
+    fn log_mut(&mut self) -> &mut LogConfig {
+        &mut self.log
+    }
+
+    fn into_shell(self) -> ShellConfig {
+        ShellConfig {
+            admin: self.admin,
+            log: self.log,
+            process: self.process,
+            ..ShellConfig::default()
+        }
+    }
 }
 
 /// The section `engine`.
@@ -156,8 +188,16 @@ mod tests {
     #[test]
     fn the_example_file_shows_exactly_the_defaults() {
         let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("etc/function-proxy.toml");
-        let config: Config = baetyl_kit::config::load("function-proxy", Some(&file), []).unwrap();
-        assert_eq!(config, Config::default());
+        let (shell, config) = baetyl_kit::config::load_both::<ShellSections, Config>(
+            "function-proxy",
+            Some(&file),
+            [],
+        )
+        .unwrap();
+        assert_eq!(
+            (shell, config),
+            (ShellSections::default(), Config::default())
+        );
     }
 
     #[test]
@@ -165,10 +205,18 @@ mod tests {
         let env = [
             ("BAETYL_FUNCTION_PROXY__TLS__CERTIFICATE", "/c.pem"),
             ("BAETYL_FUNCTION_PROXY__TLS__KEY", "/k.pem"),
+            ("BAETYL_FUNCTION_PROXY__TLS__DIR", "/etc/baetyl/tls"),
         ];
         let env = env.map(|(key, value)| (key.to_owned(), value.to_owned()));
-        let config: Config = baetyl_kit::config::load("function-proxy", None, env).unwrap();
-        let tls = config.tls.unwrap();
-        assert_eq!((tls.key, tls.client_ca), (PathBuf::from("/k.pem"), None));
+        let (_, config) =
+            baetyl_kit::config::load_both::<ShellSections, Config>("function-proxy", None, env)
+                .unwrap();
+        let expected = TlsConfig {
+            dir: Some("/etc/baetyl/tls".into()),
+            certificate: Some("/c.pem".into()),
+            key: Some("/k.pem".into()),
+            client_ca: None,
+        };
+        assert_eq!(config.tls, expected);
     }
 }

@@ -24,17 +24,20 @@ mod tls;
 use std::sync::Arc;
 use std::time::Duration;
 
-use baetyl_kit::grpc::{ConnectError, Endpoint, Server, connect_lazy};
+use baetyl_kit::grpc::{ConnectError, Server};
 use baetyl_kit::listen::Listen;
 use baetyl_kit::serve::{self, ServeError};
+use baetyl_kit::tls::ServiceIdentity;
 use baetyl_kit::{Kit, tasks};
+use baetyl_proto::callers::Role;
 use baetyl_proto::engine::engine_service_client::EngineServiceClient;
 use baetyl_proto::faas::function_server::FunctionServer;
 use baetyl_proto::function::function_service_server::FunctionServiceServer;
 use baetyl_proto::function::runtime_service_server::RuntimeServiceServer;
 
 pub use config::{
-    CallConfig, Config, EngineConfig, GrpcConfig, HttpConfig, QueueConfig, RuntimeConfig, TlsConfig,
+    CallConfig, Config, EngineConfig, GrpcConfig, HttpConfig, QueueConfig, RuntimeConfig,
+    ShellSections, TlsConfig,
 };
 pub use tls::ListenError;
 
@@ -71,15 +74,16 @@ pub enum Error {
 /// # Errors
 /// When a listener cannot be bound.
 pub async fn run(config: Config, kit: Kit) -> Result<(), Error> {
-    let tls = tls::server(&config)?;
+    let kit = match &config.tls.dir {
+        Some(dir) => kit.with_identity(ServiceIdentity::mounted(&kit, dir)),
+        None => kit,
+    };
+    let tls = tls::servers(&config, &kit)?;
     let known = kit.readiness().register("functions");
     known.not_ready("waiting for engine to tell which functions there are");
-    let endpoint = config
-        .engine
-        .endpoint
-        .clone()
-        .unwrap_or_else(|| Endpoint::unix(kit.core_socket("engine")));
-    let engine = EngineServiceClient::new(connect_lazy(&endpoint, "proxy")?);
+    let engine = config.engine.endpoint.as_ref();
+    let engine = baetyl_callers::connect(&kit, engine, Role::Engine, Role::Proxy)?;
+    let engine = EngineServiceClient::new(engine);
     let proxy = Arc::new(make(&config, &kit, engine.clone()));
     engine::follow(&kit, engine, Arc::clone(&proxy), known);
     // Carries the answers of calls in progress, so it ends after them.
@@ -128,7 +132,7 @@ async fn serve(
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     server(inner, "function-proxy-apps", &functions)
-        .add_service(runtimes)
+        .add_service(runtimes.clone())
         .authorize(Arc::clone(&outside))
         .open_to_apps()
         .serve(&Listen::Unix(kit.app_socket("function-proxy")))
@@ -137,16 +141,19 @@ async fn serve(
         .authorize(auth::core())
         .serve(&Listen::Unix(kit.core_socket("function-proxy")))
         .await?;
-    let mut grpc = server(kit, "function-proxy-grpc", &functions).authorize(outside);
-    if let Some(tls) = &tls {
-        grpc = grpc.tls(Arc::clone(tls));
-    }
-    grpc.serve(&config.grpc.listen).await?;
+    let grpc = match tls.grpc {
+        // Runtimes of other Pods come this way: it ends after their last answer.
+        Some(tls) => server(inner, "function-proxy-grpc", &functions)
+            .add_service(runtimes)
+            .tls(tls),
+        None => server(kit, "function-proxy-grpc", &functions),
+    };
+    grpc.authorize(outside).serve(&config.grpc.listen).await?;
     serve::http(
         kit,
         "function-proxy-http",
         &config.http.listen,
-        tls.map(Into::into),
+        tls.http,
         http::router(Arc::clone(proxy)),
     )
     .await?;

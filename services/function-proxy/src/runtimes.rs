@@ -80,8 +80,8 @@ impl RuntimeService for Runtimes {
         };
         // Cannot be full or closed: it was made above.
         let _ = out.try_send(Ok(down(Down::Registered(registered))));
+        let name = format!("runtime {}", registration.instance);
         let connection = self.admit(registration, out);
-        let name = format!("runtime {}", claims.instance);
         self.tasks
             .spawn_until_shutdown(&name, connection.run(incoming));
         Ok(Response::new(ReceiverStream::new(outgoing)))
@@ -156,11 +156,22 @@ fn check(registration: &Registration, claims: &Claims) -> Result<(), Status> {
         concurrency,
         ..
     } = registration;
-    if (app, service, instance) != (&claims.app, &claims.service, &claims.instance) {
+    // Instances of one application may share a proof that names the application alone.
+    let covers = |claimed: &str, said: &str| claimed == said || claimed.is_empty();
+    if *app != claims.app
+        || !covers(&claims.service, service)
+        || !covers(&claims.instance, instance)
+    {
         return Err(Status::permission_denied(format!(
             "the token is that of {}/{}/{}, the registration that of {app}/{service}/{instance}",
             claims.app, claims.service, claims.instance
         )));
+    }
+    if instance.is_empty() {
+        return Err(details::invalid(
+            "registration.instance",
+            "the registration names no instance",
+        ));
     }
     if !(*protocol_min..=*protocol_max).contains(&PROTOCOL) {
         return Err(Status::failed_precondition(format!(

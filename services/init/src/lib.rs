@@ -13,12 +13,13 @@ use std::time::Duration;
 
 use baetyl_kit::Kit;
 use baetyl_kit::backoff::Backoff;
-use baetyl_kit::grpc::{self, Client, Endpoint};
+use baetyl_kit::grpc::{self, Client, ConnectError};
+use baetyl_proto::callers::Role;
 use baetyl_proto::sync::sync_service_client::SyncServiceClient;
 use baetyl_proto::sync::{GetIdentityRequest, InstallIdentityRequest};
 use tonic::{Code, Status};
 
-pub use config::{Activate, Config};
+pub use config::{Activate, Config, Peers, Service};
 
 /// Why a node is not activated.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +50,15 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The way to a service of the node is not usable.
+    #[error("{service} cannot be reached as configured")]
+    Peer {
+        /// Which.
+        service: Service,
+        /// Why.
+        #[source]
+        source: ConnectError,
+    },
     /// The cloud said no; asking again is no use.
     #[error("the cloud refused to activate this node: {}", .0.message())]
     Refused(Status),
@@ -72,15 +82,7 @@ pub enum Error {
 /// # Errors
 /// [`Error`]; running it again goes on where it stopped.
 pub async fn run(config: Config, kit: Kit) -> Result<(), Error> {
-    let endpoint = config
-        .sync
-        .clone()
-        .unwrap_or_else(|| Endpoint::unix(kit.core_socket("sync")));
-    let client = grpc::connect_lazy(&endpoint, "init").map_err(|source| Error::Address {
-        url: endpoint.to_string(),
-        source: Box::new(source),
-    })?;
-    let sync = SyncServiceClient::new(client);
+    let sync = SyncServiceClient::new(connect(&config, &kit, Service::Sync)?);
     let held = until(config.deadline, "sync does not answer", async || {
         sync.clone()
             .get_identity(grpc::unary(GetIdentityRequest {}))
@@ -103,6 +105,13 @@ pub async fn run(config: Config, kit: Kit) -> Result<(), Error> {
     // Only now: until sync has persisted the identity, the same key must be asked for again.
     key::forget(&kit)?;
     ready::until_ready(&config, &kit).await
+}
+
+/// The way to a service, as configured.
+fn connect(config: &Config, kit: &Kit, service: Service) -> Result<Client, Error> {
+    let to = service.role();
+    baetyl_callers::connect(kit, config.peer(service), to, Role::Init)
+        .map_err(|source| Error::Peer { service, source })
 }
 
 /// Again and again: a sync that starts anew or whose disk is full is no reason to ask the cloud once more.

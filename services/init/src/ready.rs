@@ -1,13 +1,13 @@
 //! Waits until every core service says `SERVING`.
 
 use baetyl_kit::Kit;
-use baetyl_kit::grpc::{self, Endpoint};
+use baetyl_kit::grpc;
 use tonic::Status;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::{Config, Error, until};
+use crate::{Config, Error, connect, until};
 
 /// Returns when all are ready, in the order of the configuration.
 ///
@@ -15,12 +15,7 @@ use crate::{Config, Error, until};
 /// When one is not ready before the deadline; it is named.
 pub(crate) async fn until_ready(config: &Config, kit: &Kit) -> Result<(), Error> {
     for service in &config.wait_for {
-        let endpoint = Endpoint::unix(kit.core_socket(service));
-        let client = grpc::connect_lazy(&endpoint, "init").map_err(|source| Error::Address {
-            url: endpoint.to_string(),
-            source: Box::new(source),
-        })?;
-        let health = HealthClient::new(client);
+        let health = HealthClient::new(connect(config, kit, *service)?);
         until(config.deadline, "a core service is not ready", async || {
             let request = grpc::unary(HealthCheckRequest {
                 service: String::new(),
@@ -35,7 +30,7 @@ pub(crate) async fn until_ready(config: &Config, kit: &Kit) -> Result<(), Error>
             }
         })
         .await?;
-        tracing::info!(service, "ready");
+        tracing::info!(%service, "ready");
     }
     Ok(())
 }

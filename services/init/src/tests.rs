@@ -2,9 +2,14 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
+use baetyl_callers::CallerId;
 use baetyl_kit::config;
+use baetyl_kit::grpc::Endpoint;
+use baetyl_kit::listen::Listen;
+use baetyl_kit::tls::{Clients, ServiceIdentity};
 use baetyl_proto::sync::sync_service_server::{SyncService, SyncServiceServer};
 use baetyl_proto::sync::*;
+use baetyl_testkit::{Leaf, SecretMount, TestCa};
 use tonic::{Request, Response};
 
 use super::*;
@@ -157,6 +162,18 @@ impl SyncService for FakeSync {
     ) -> Result<Response<PutEventResponse>, Status> {
         not_here()
     }
+    async fn export_identity(
+        &self,
+        _: Request<ExportIdentityRequest>,
+    ) -> Result<Response<ExportIdentityResponse>, Status> {
+        not_here()
+    }
+    async fn trust_app_key(
+        &self,
+        _: Request<TrustAppKeyRequest>,
+    ) -> Result<Response<TrustAppKeyResponse>, Status> {
+        not_here()
+    }
 }
 
 /// A sync on its socket; its health is that of the kit.
@@ -173,7 +190,7 @@ async fn serve(kit: &Kit, sync: FakeSync) -> Arc<FakeSync> {
 
 fn config() -> Config {
     Config {
-        wait_for: vec!["sync".into()],
+        wait_for: vec![Service::Sync],
         deadline: Duration::from_secs(20),
         ..Config::default()
     }
@@ -204,6 +221,62 @@ async fn without_identity_and_without_a_token_init_says_what_is_missing() {
     let error = run(config(), kit.child("init")).await.unwrap_err();
     assert!(error.to_string().contains("activate.url"), "{error}");
     assert_eq!(*sync.calls.lock().unwrap(), ["get_identity"]);
+    kit.stop(Duration::from_secs(5)).await.unwrap();
+}
+
+/// A kit with the identity of this role, whose files are in `dir`.
+fn identified(kit: &Kit, dir: &Path, role: Role, ca: &TestCa) -> Kit {
+    let mut mount = SecretMount::new(dir.join(format!("tls-{role}")));
+    let id = CallerId::Core(role).to_string();
+    let leaf = Leaf::new(role.as_str()).uri(&id).name("127.0.0.1");
+    mount.identity(&ca.issue(&leaf), &[ca]);
+    kit.with_identity(ServiceIdentity::mounted(kit, mount.path()))
+}
+
+#[tokio::test]
+async fn over_tls_services_are_where_the_configuration_says_and_as_who_they_must_be() {
+    let (dir, ca) = (tempfile::tempdir().unwrap(), TestCa::new("node"));
+    let plain = Kit::for_test(dir.path());
+    let kit = identified(&plain, dir.path(), Role::Sync, &ca);
+    let sync = Arc::new(FakeSync {
+        installed: true,
+        ..FakeSync::default()
+    });
+    let bound = grpc::Server::new(&kit, "sync")
+        .add_service(SyncServiceServer::from_arc(Arc::clone(&sync)))
+        .authorize(baetyl_callers::core())
+        .in_node(Clients::Required)
+        .serve(&Listen::loopback())
+        .await
+        .unwrap();
+    let there: Option<Endpoint> = Some(format!("https://{bound}").parse().unwrap());
+    let init = identified(&plain.child("init"), dir.path(), Role::Init, &ca);
+    let right = Config {
+        peers: Peers {
+            sync: there.clone(),
+            ..Peers::default()
+        },
+        ..config()
+    };
+    run(right.clone(), init.clone()).await.unwrap();
+    assert_eq!(*sync.calls.lock().unwrap(), ["get_identity"]);
+    // Ready, but not who is waited for.
+    let wrong = Config {
+        peers: Peers {
+            node: there,
+            ..right.peers.clone()
+        },
+        wait_for: vec![Service::Node],
+        deadline: Duration::from_millis(500),
+        ..right.clone()
+    };
+    let error = run(wrong, init).await.unwrap_err().to_string();
+    assert!(
+        error.contains("is spiffe://node.baetyl/core/sync and not spiffe://node.baetyl/core/node"),
+        "{error}"
+    );
+    let error = run(right, plain.child("init")).await.unwrap_err();
+    assert!(matches!(error, Error::Peer { .. }), "{error:?}");
     kit.stop(Duration::from_secs(5)).await.unwrap();
 }
 

@@ -23,7 +23,7 @@ pub struct Config {
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Endpoint {
-    /// `unix:/path` or `ip:port`.
+    /// `unix:/path` or `ip:port` (beyond loopback this needs the identity that `tls.dir` names).
     pub listen: Option<Listen>,
 }
 

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baetyl_kit::listen::Listen;
+use baetyl_kit::tls::Clients;
 use baetyl_kit::{Kit, grpc};
 use baetyl_proto::node::local_service_server::LocalServiceServer;
 use baetyl_proto::node::node_service_server::NodeServiceServer;
@@ -72,6 +73,7 @@ pub async fn run(config: Config, kit: Kit) -> Result<(), Error> {
         .add_service(LocalServiceServer::new(local::Local(Arc::clone(&shadow))))
         .reflection(baetyl_proto::DESCRIPTORS)
         .authorize(baetyl_callers::core())
+        .in_node(Clients::Required)
         .serve(&core)
         .await?;
     let apps = config
@@ -84,6 +86,7 @@ pub async fn run(config: Config, kit: Kit) -> Result<(), Error> {
         .reflection(baetyl_proto::DESCRIPTORS)
         .authorize(baetyl_callers::apps(move || keys.app_key()))
         .open_to_apps()
+        .in_node(Clients::Optional)
         .serve(&apps)
         .await?;
     listening.ready();

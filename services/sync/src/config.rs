@@ -14,6 +14,10 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// For the other core services.
     pub api: Api,
+    /// For the init containers of Pods with objects.
+    pub apps: Apps,
+    /// Who this node is.
+    pub identity: Identity,
     /// Where the other core services are.
     pub peers: Peers,
     /// The link to the cloud.
@@ -32,6 +36,23 @@ pub struct Config {
 pub struct Api {
     /// Nothing = `<data-dir>/run/core/sync.sock`.
     pub listen: Option<Listen>,
+}
+
+/// The section `apps`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Apps {
+    /// Nothing = `<data-dir>/run/apps/sync.sock`.
+    pub listen: Option<Listen>,
+}
+
+/// The section `identity`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Identity {
+    /// Directory with copies of the identity (`identity.json`) and of the last accepted desire (`desire`), for the day
+    /// the volume is lost; nothing = there are none.
+    pub mirror: Option<PathBuf>,
 }
 
 /// The section `peers`: nothing = the service's socket in `<data-dir>/run/core`.

@@ -25,8 +25,7 @@ pub(crate) struct Refusal {
     pub(crate) message: String,
 }
 
-/// Verifies what came from the cloud: signed by a key that was installed, readable, for this node. Nothing of a desire
-/// that fails here reaches node.
+/// Verifies what came from the cloud. Nothing of a desire that fails here reaches node.
 ///
 /// # Errors
 /// Why it is not taken.
@@ -34,18 +33,28 @@ pub(crate) fn receive_desire(
     identity: &Identity,
     signed: &SignedDesire,
 ) -> Result<Header, Refusal> {
+    let (header, apps) = verify_desire(identity, signed)?;
+    tracing::info!(
+        event = "desire.received",
+        epoch = header.epoch.get(),
+        generation = header.generation.get(),
+        apps,
+        "a signed desire came from the cloud"
+    );
+    Ok(header)
+}
+
+/// A desire is believed when it is signed by a key that was installed, readable, and for this node. Gives how many
+/// applications it wants, too.
+///
+/// # Errors
+/// Why it is not taken.
+pub(crate) fn verify_desire(
+    identity: &Identity,
+    signed: &SignedDesire,
+) -> Result<(Header, usize), Refusal> {
     match sign::verify_desire(&identity.desire_keys, Some(&identity.node_uid), signed) {
-        Ok(desire) => {
-            let header = desire.header();
-            tracing::info!(
-                event = "desire.received",
-                epoch = header.epoch.get(),
-                generation = header.generation.get(),
-                apps = desire.apps.len(),
-                "a signed desire came from the cloud"
-            );
-            Ok(header)
-        }
+        Ok(desire) => Ok((desire.header(), desire.apps.len())),
         Err(error) => {
             tracing::warn!(%error, "a desire is refused; node keeps what it has");
             Err(Refusal {

@@ -68,6 +68,22 @@ impl From<InstallIdentityRequest> for Parts {
     }
 }
 
+impl From<Parts> for InstallIdentityRequest {
+    fn from(parts: Parts) -> Self {
+        let lists = |list: Vec<Vec<u8>>| list.into_iter().map(Into::into).collect();
+        Self {
+            namespace: parts.namespace,
+            node_name: parts.node_name,
+            node_uid: parts.node_uid,
+            private_key: parts.key.into(),
+            certificate_chain: lists(parts.chain),
+            trusted_authorities: lists(parts.authorities),
+            desire_keys: lists(parts.desire_keys),
+            link_addresses: parts.link_addresses,
+        }
+    }
+}
+
 impl TryFrom<Parts> for Identity {
     type Error = InvalidIdentity;
 

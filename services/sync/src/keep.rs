@@ -97,6 +97,18 @@ impl Keeper {
         self.clean(watermark)
     }
 
+    /// Which of these something may still need; None when that is not known.
+    pub(crate) fn needed(&self, digests: &[Digest]) -> Option<Vec<Digest>> {
+        let keep = self.keep()?;
+        Some(
+            digests
+                .iter()
+                .filter(|digest| keep.contains(*digest))
+                .copied()
+                .collect(),
+        )
+    }
+
     fn clean(&self, watermark: Watermark) -> Result<u64, StoreError> {
         match self.keep() {
             Some(keep) => self

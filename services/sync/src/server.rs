@@ -15,12 +15,14 @@ use baetyl_proto::shadow::Event;
 use baetyl_proto::sync::open_object_response::Content;
 use baetyl_proto::sync::sync_service_server::SyncService;
 use baetyl_proto::sync::{
-    GetIdentityRequest, GetIdentityResponse, GetLinkStateRequest, GetLinkStateResponse,
-    InstallIdentityRequest, InstallIdentityResponse, LinkState, OpenObjectRequest,
-    OpenObjectResponse, PutEventRequest, PutEventResponse, ReadResourceRequest,
-    ReadResourceResponse, SetPinsRequest, SetPinsResponse, StageRequest, StageResponse,
-    WatchLinkStateRequest, WatchLinkStateResponse,
+    ExportIdentityRequest, ExportIdentityResponse, GetIdentityRequest, GetIdentityResponse,
+    GetLinkStateRequest, GetLinkStateResponse, InstallIdentityRequest, InstallIdentityResponse,
+    LinkState, OpenObjectRequest, OpenObjectResponse, PutEventRequest, PutEventResponse,
+    ReadResourceRequest, ReadResourceResponse, SetPinsRequest, SetPinsResponse, StageRequest,
+    StageResponse, TrustAppKeyRequest, TrustAppKeyResponse, WatchLinkStateRequest,
+    WatchLinkStateResponse,
 };
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -31,6 +33,7 @@ use crate::blocking;
 use crate::db::{Db, DbError};
 use crate::identity::store::{IdentityError, IdentityStore};
 use crate::keep::Keeper;
+use crate::objects::{AppKey, Objects};
 use crate::outbox::Outbox;
 use crate::stage::error::store_code;
 use crate::stage::{Stager, Wanted};
@@ -41,7 +44,7 @@ use crate::trust::TrustClock;
 const CHUNK: usize = 64 * 1024;
 
 /// What one call may name: the references of a whole node are far fewer.
-const MAX_REFERENCES: usize = 10_000;
+pub(crate) const MAX_REFERENCES: usize = 10_000;
 
 /// A boxed stream of answers.
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -58,6 +61,17 @@ pub(crate) struct Server {
     pub(crate) outbox: Outbox,
     pub(crate) link: watch::Receiver<LinkState>,
     pub(crate) link_states: Revisions<LinkState>,
+    pub(crate) app_key: Arc<AppKey>,
+}
+
+impl Server {
+    /// The border for the init containers of Pods.
+    pub(crate) fn objects(&self) -> Objects {
+        Objects {
+            store: Arc::clone(&self.store),
+            keeper: Arc::clone(&self.keeper),
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -162,7 +176,8 @@ impl SyncService for Server {
             .await
             .map_err(|error| storage(&error))?
             .ok_or_else(|| not_staged(&digest))?;
-        Ok(Response::new(Box::pin(chunks(file))))
+        let content = chunks(file).map(|chunk| chunk.map(|chunk| content(Content::Chunk(chunk))));
+        Ok(Response::new(Box::pin(content)))
     }
 
     async fn get_link_state(
@@ -231,6 +246,31 @@ impl SyncService for Server {
         }))
     }
 
+    async fn export_identity(
+        &self,
+        _: Request<ExportIdentityRequest>,
+    ) -> Result<Response<ExportIdentityResponse>, Status> {
+        let installed = self.identity.current();
+        Ok(Response::new(ExportIdentityResponse {
+            identity: installed.map(|installed| installed.parts().into()),
+        }))
+    }
+
+    async fn trust_app_key(
+        &self,
+        request: Request<TrustAppKeyRequest>,
+    ) -> Result<Response<TrustAppKeyResponse>, Status> {
+        let key = request.into_inner().public_key;
+        if key.len() != 32 {
+            return Err(details::invalid(
+                "public_key",
+                format!("a raw ed25519 key has 32 bytes, not {}", key.len()),
+            ));
+        }
+        self.app_key.trust(key.to_vec());
+        Ok(Response::new(TrustAppKeyResponse {}))
+    }
+
     async fn put_event(
         &self,
         request: Request<PutEventRequest>,
@@ -270,7 +310,7 @@ impl SyncService for Server {
 }
 
 /// The file in pieces; each is read when the caller has taken the one before.
-fn chunks(file: File) -> impl Stream<Item = Result<OpenObjectResponse, Status>> + Send {
+pub(crate) fn chunks(file: File) -> impl Stream<Item = Result<Bytes, Status>> + Send {
     stream::unfold(Some(file), |file| async move {
         let mut file = file?;
         let read = blocking(move || {
@@ -279,7 +319,7 @@ fn chunks(file: File) -> impl Stream<Item = Result<OpenObjectResponse, Status>> 
         });
         match read.await {
             Ok((_, chunk)) if chunk.is_empty() => None,
-            Ok((file, chunk)) => Some((Ok(content(Content::Chunk(chunk.into()))), Some(file))),
+            Ok((file, chunk)) => Some((Ok(chunk.into()), Some(file))),
             Err(error) => Some((Err(Status::internal(format!("the disk: {error}"))), None)),
         }
     })
@@ -291,7 +331,7 @@ fn content(content: Content) -> OpenObjectResponse {
     }
 }
 
-fn parse(digest: &str) -> Result<Digest, Status> {
+pub(crate) fn parse(digest: &str) -> Result<Digest, Status> {
     digest
         .parse()
         .map_err(|error| details::invalid("digest", format!("{error}")))
@@ -303,11 +343,11 @@ fn is_camel_case(word: &str) -> bool {
         && word.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-fn not_staged(digest: &Digest) -> Status {
+pub(crate) fn not_staged(digest: &Digest) -> Status {
     Status::not_found(format!("{digest} is not staged on this node"))
 }
 
-fn storage(error: &StoreError) -> Status {
+pub(crate) fn storage(error: &StoreError) -> Status {
     tracing::error!(error = %chain(error), "the store refused");
     Status::new(store_code(error), chain(error))
 }

@@ -4,14 +4,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use baetyl_callers::connect;
 use baetyl_kit::clock::Clock;
 use baetyl_kit::crypto::{CryptoError, KeyFile, SealKey};
-use baetyl_kit::grpc::{Client, ConnectError, Endpoint, connect_lazy};
+use baetyl_kit::grpc::{ConnectError, Endpoint};
 use baetyl_kit::resume::Revisions;
 use baetyl_kit::serve::ServeError;
 use baetyl_kit::tls::{self, CertTime, Roots, ServerTrust, TlsError};
 use baetyl_kit::{Kit, fsio};
 use baetyl_ledger::medium::Medium;
+use baetyl_proto::callers::Role;
 use baetyl_proto::convert::time;
 use baetyl_proto::shadow::Event;
 use rustls::{ClientConfig, RootCertStore};
@@ -24,7 +26,9 @@ use crate::db::{self, Db, DbError};
 use crate::identity::store::IdentityStore;
 use crate::keep::Keeper;
 use crate::link::{self, Link};
+use crate::mirror::{Mirror, Offering, Restorer};
 use crate::node::Node;
+use crate::objects::AppKey;
 use crate::outbox::Outbox;
 use crate::outbox::results::Commands;
 use crate::server::Server;
@@ -85,8 +89,16 @@ pub(crate) struct Parts {
     pub(crate) server: Server,
     pub(crate) link: Link,
     pub(crate) keeper: Arc<Keeper>,
-    /// Why an identity that was installed cannot be used any more.
-    pub(crate) lost: Option<String>,
+    /// Why there is no identity where there should be one.
+    pub(crate) missing: Option<String>,
+    /// Where an identity and a desire can be restored from.
+    pub(crate) copies: Option<Copies>,
+}
+
+/// What is restored while sync runs.
+pub(crate) struct Copies {
+    pub(crate) restorer: Restorer,
+    pub(crate) offering: Offering,
 }
 
 /// What is on disk.
@@ -118,18 +130,32 @@ pub(crate) async fn open(
     let state = blocking(move || open_state(medium, &dir)).await?;
     let clock = kit.clock().clone();
     let trust = Arc::new(TrustClock::open(Arc::clone(&state.db), clock.clone())?);
+    let restorer = config.identity.mirror.as_deref().map(|dir| Restorer {
+        mirror: Mirror::new(dir),
+        identity: Arc::clone(&state.identity),
+        trust: Arc::clone(&trust),
+    });
+    let missing = match &restorer {
+        Some(restorer) => restorer
+            .restore()
+            .await
+            .err()
+            .or_else(|| state.lost.clone()),
+        None => state.lost.clone(),
+    };
     let outbox = Outbox::new(Arc::clone(&state.db), config.outbox.events);
     for message in state.put_aside.iter().chain(&state.lost) {
         tell_loss(&outbox, &clock, message).await;
     }
 
-    let client = peer(kit, "node", config.peers.node.as_ref())?;
+    let peer = |to, given: &Option<Endpoint>| connect(kit, given.as_ref(), to, Role::Sync);
+    let client = peer(Role::Node, &config.peers.node)?;
     let node = Node::follow(kit.tasks(), client, state.identity.watch());
     let (results, told) = mpsc::channel(RESULTS);
     let dispatcher = Dispatcher::new(
         state.commands,
-        peer(kit, "engine", config.peers.engine.as_ref())?,
-        peer(kit, "function-proxy", config.peers.function_proxy.as_ref())?,
+        peer(Role::Engine, &config.peers.engine)?,
+        peer(Role::Proxy, &config.peers.function_proxy)?,
         results,
         kit.tasks().clone(),
     );
@@ -147,12 +173,21 @@ pub(crate) async fn open(
         clock: clock.clone(),
         identity: Arc::clone(&state.identity),
         trust: Arc::clone(&trust),
-        node,
+        node: node.clone(),
         outbox: outbox.clone(),
         dispatcher,
         metrics: kit.metrics().clone(),
     };
     let link = Link::new(parts, told, state.untold, uplink);
+    let copies = restorer.map(|restorer| Copies {
+        offering: Offering {
+            mirror: restorer.mirror.clone(),
+            identity: state.identity.watch(),
+            node,
+            link: link.state(),
+        },
+        restorer,
+    });
     let server = Server {
         clock,
         db: state.db,
@@ -164,12 +199,14 @@ pub(crate) async fn open(
         outbox,
         link: link.state(),
         link_states: Revisions::new(),
+        app_key: Arc::new(AppKey::default()),
     };
     Ok(Parts {
         server,
         link,
         keeper,
-        lost: state.lost,
+        missing,
+        copies,
     })
 }
 
@@ -183,12 +220,6 @@ async fn tell_loss(outbox: &Outbox, clock: &Clock, message: &str) {
         ..Event::default()
     };
     put_event(outbox, event).await;
-}
-
-/// Another core service, on its socket unless the configuration says otherwise.
-fn peer(kit: &Kit, service: &str, given: Option<&Endpoint>) -> Result<Client, ConnectError> {
-    let socket = || Endpoint::unix(kit.core_socket(service));
-    connect_lazy(&given.cloned().unwrap_or_else(socket), "sync")
 }
 
 fn stager(

@@ -5,6 +5,8 @@ pub(crate) mod fake;
 pub(crate) mod harness;
 mod identities;
 mod linking;
+mod mirroring;
+mod objects;
 mod recovering;
 mod reporting;
 mod staging;

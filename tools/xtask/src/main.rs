@@ -7,12 +7,15 @@
 mod ci;
 mod codegen;
 mod contracts;
+mod e2e;
+mod images;
 mod manifests;
 mod tidy;
 
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -37,6 +40,11 @@ enum Command {
     },
     /// Runs all tests that need nothing but this machine; says what it skipped and why.
     Test,
+    /// Runs the tests that need a Kubernetes, on a test bed it makes for them (needs root).
+    E2e {
+        #[command(subcommand)]
+        what: e2e::E2e,
+    },
     /// Measures speed and size with release builds; prints a table and JSON.
     Bench {
         /// What to measure, e.g. `idle`, `links --nodes 5000`; nothing = everything.
@@ -57,6 +65,8 @@ enum Command {
         #[arg(long)]
         accept: bool,
     },
+    /// Builds the images of all services and runtimes without a container engine.
+    Images(Box<images::Args>),
     /// Renders the node classes of `manifests/` with kustomize.
     Manifests {
         /// Only says whether the checked-in manifests are up to date.
@@ -106,12 +116,20 @@ fn become_demo(check: bool, one: bool) -> Result<()> {
 }
 
 /// Where cargo puts what it builds.
-fn target_dir() -> Result<PathBuf> {
+///
+/// # Errors
+/// When cargo cannot read the workspace.
+pub(crate) fn target_dir() -> Result<PathBuf> {
+    static DIR: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(dir) = DIR.get() {
+        return Ok(dir.clone());
+    }
     let metadata = cargo_metadata::MetadataCommand::new()
         .manifest_path(root().join("Cargo.toml"))
         .no_deps()
         .exec()?;
-    Ok(metadata.target_directory.into_std_path_buf())
+    let dir = metadata.target_directory.into_std_path_buf();
+    Ok(DIR.get_or_init(|| dir).clone())
 }
 
 fn bench(args: &[String]) -> Result<()> {
@@ -142,10 +160,12 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Demo { check, one } => become_demo(check, one),
         Command::Test => ci::test(false),
+        Command::E2e { what } => e2e::run(&what),
         Command::Bench { args } => bench(&args),
         Command::Ci => ci::run(),
         Command::Codegen { check } => codegen::run(check),
         Command::Contracts { accept } => contracts::run(accept),
+        Command::Images(args) => images::run(&args),
         Command::Manifests { check } => manifests::run(check),
         Command::Tidy => tidy::run(),
     }

@@ -64,8 +64,9 @@ fn allowed(folder: &str) -> Option<&'static [&'static str]> {
         "services/lib/kit" => &[],
         "services/lib/manifests" => &[],
         "services/lib/ledger" => &["services/lib/kit"],
+        "services/lib/archive" => &["services/lib/model"],
         "proto" => &["services/lib/model"],
-        "services/lib/runtime-native" => &["services/lib/model"],
+        "services/lib/runtime-native" | "services/lib/runtime-kube" => &["services/lib/model"],
         "services/runtimes/host" => SERVICE,
         f if f.starts_with("services/runtimes/") => {
             &["services/lib/", "proto", "services/runtimes/host"]

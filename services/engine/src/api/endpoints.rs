@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use baetyl_kit::resume::Resumed;
+use baetyl_model::report::InstanceStatus;
+use baetyl_model::workload::Observed;
 use baetyl_proto::engine::{Endpoint, FunctionInfo, WatchEndpointsResponse};
-use baetyl_runtime_native::Observed;
 use futures_util::stream;
 use tokio::sync::watch;
 use tonic::Status;
@@ -12,8 +13,7 @@ use tonic::Status;
 use super::Answers;
 use crate::board::{AppView, Views};
 use crate::context::Context;
-use crate::instances;
-use crate::ports::{Ports, Runtime as _};
+use crate::ports::{Ports, Runtime};
 use crate::shape::ServiceShape;
 
 /// The whole table, once what ran before the start of engine was taken up again, and at every change. Before that it
@@ -30,10 +30,9 @@ pub(crate) fn watch<P: Ports>(
         |(ctx, mut adopted, (mut board, mut observed), mut resumed)| async move {
             adopted.wait_for(|adopted| *adopted).await.ok()?;
             loop {
-                let now = endpoints(
-                    &board.borrow_and_update().clone(),
-                    &observed.borrow_and_update().clone(),
-                );
+                observed.mark_unchanged();
+                let views = board.borrow_and_update().clone();
+                let now = endpoints(&ctx.runtime, &views, &ctx.runtime.observed());
                 if let Some(resume_token) = resumed.news(now.clone()) {
                     let answer = WatchEndpointsResponse {
                         endpoints: now,
@@ -56,43 +55,51 @@ pub(crate) fn watch<P: Ports>(
 /// One entry for each port of each instance; a function service has one entry for each instance, without an address:
 /// its runtime registers by itself. A function service without any instance has one entry that names none: its functions
 /// are there and wait for somebody to call them.
-fn endpoints(views: &Views, observed: &Observed) -> Vec<Endpoint> {
+fn endpoints<R: Runtime>(runtime: &R, views: &Views, observed: &Observed) -> Vec<Endpoint> {
     views
         .values()
-        .flat_map(|view| of_app(view, observed))
+        .flat_map(|view| of_app(runtime, view, observed))
         .collect()
 }
 
-fn of_app(view: &AppView, observed: &Observed) -> Vec<Endpoint> {
+fn of_app<R: Runtime>(runtime: &R, view: &AppView, observed: &Observed) -> Vec<Endpoint> {
     let mut endpoints = Vec::new();
     for (version, shape) in &view.shapes {
-        let keys = instances::workloads(view.update.app(), view.system, version, shape);
-        for (key, service) in keys.iter().zip(&shape.services) {
-            for (id, seen) in observed.of(key) {
-                let base = Endpoint {
-                    instance: id.to_string(),
-                    ready: seen.ready,
-                    ..of_service(view, service)
-                };
-                if service.functions.is_empty() {
-                    endpoints.extend(seen.ports.iter().map(|port| Endpoint {
-                        address: format!("127.0.0.1:{}", port.port),
-                        port_name: if port.declared == 0 {
-                            port.name.clone()
-                        } else {
-                            port.declared.to_string()
-                        },
-                        ..base.clone()
-                    }));
-                } else {
-                    endpoints.push(base);
-                }
+        for service in &shape.services {
+            let app = view.update.app();
+            let Some(key) = runtime.key_of(app, view.system, version, &service.name) else {
+                continue;
+            };
+            for seen in observed.of(&key) {
+                endpoints.extend(of_instance(of_service(view, service), &seen.status));
             }
         }
     }
     let waiting = waiting(view, &endpoints);
     endpoints.extend(waiting);
     endpoints
+}
+
+/// One for each port; one without an address for functions.
+fn of_instance(service: Endpoint, seen: &InstanceStatus) -> Vec<Endpoint> {
+    let base = Endpoint {
+        instance: seen.name.clone(),
+        ready: seen.ready,
+        ..service
+    };
+    if !base.functions.is_empty() {
+        return vec![base];
+    }
+    let ports = seen.ports.iter().map(|port| Endpoint {
+        address: format!("{}:{}", seen.ip, port.port),
+        port_name: if port.container_port == 0 {
+            port.name.clone()
+        } else {
+            port.container_port.to_string()
+        },
+        ..base.clone()
+    });
+    ports.collect()
 }
 
 /// Functions of the version that runs, or of the one that is wished while none does, as long as no instance has them.

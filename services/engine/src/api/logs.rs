@@ -1,12 +1,11 @@
 //! Logs of instances.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
 
 use baetyl_kit::resume;
+use baetyl_model::workload::InstanceId;
 use baetyl_proto::engine::{WatchLogsRequest, WatchLogsResponse};
-use baetyl_runtime_native::{InstanceId, LogPosition, LogStart, is_too_old};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use tonic::Status;
@@ -15,12 +14,10 @@ use super::Answers;
 use crate::act;
 use crate::board::AppView;
 use crate::context::Context;
-use crate::ports::{Ports, Runtime as _};
+use crate::ports::{LogError, LogPosition, LogStart, Ports, Runtime as _};
 
 /// Lines from the end when the caller does not say.
 const TAIL: usize = 200;
-/// A message is at most 4 MiB; a piece of log is far below.
-const PIECE: usize = 64 * 1024;
 
 /// Tells tokens of this process from those of another one, in which positions mean something else.
 #[derive(Debug, Clone)]
@@ -32,7 +29,7 @@ impl Start {
     }
 }
 
-/// How far the logs of a stream were read, by instance. As a token: `<start>;<instance>=<rotations>:<offset>;…`
+/// How far the logs of a stream were read, by instance. As a token: `<start>;<instance>=<position>;…`
 #[derive(Debug, Clone)]
 struct Positions {
     start: Start,
@@ -47,13 +44,8 @@ impl Positions {
             return None;
         }
         let one = |part: &str| {
-            let (instance, position) = part.rsplit_once('=')?;
-            let (rotations, offset) = position.split_once(':')?;
-            let position = LogPosition {
-                rotations: rotations.parse().ok()?,
-                offset: offset.parse().ok()?,
-            };
-            Some((instance.to_owned(), position))
+            let (instance, position) = part.split_once('=')?;
+            Some((instance.to_owned(), LogPosition(position.to_owned())))
         };
         Some(Self {
             start: start.clone(),
@@ -64,10 +56,20 @@ impl Positions {
     fn token(&self) -> String {
         let mut token = self.start.0.to_string();
         for (instance, position) in &self.read {
-            let LogPosition { rotations, offset } = position;
-            token.push_str(&format!(";{instance}={rotations}:{offset}"));
+            token.push_str(&format!(";{instance}={}", position.0));
         }
         token
+    }
+
+    /// A piece of a log, up to this position.
+    fn answer(&mut self, instance: &str, data: Bytes, read: LogPosition) -> WatchLogsResponse {
+        self.read.insert(instance.to_owned(), read);
+        WatchLogsResponse {
+            instance: instance.to_owned(),
+            data,
+            time: None,
+            resume_token: self.token(),
+        }
     }
 }
 
@@ -105,11 +107,9 @@ pub(crate) async fn watch<P: Ports>(
         start: start.clone(),
         read: BTreeMap::new(),
     });
-    let answers = stream::select_all(streams).flat_map(move |(name, piece)| {
-        stream::iter(match piece {
-            Ok((bytes, end)) => pieces(&mut positions, &name, &bytes, end),
-            Err(error) => vec![Err(unreadable(&name, &error))],
-        })
+    let answers = stream::select_all(streams).map(move |(name, piece)| match piece {
+        Ok((bytes, read)) => Ok(positions.answer(&name, bytes, read)),
+        Err(error) => Err(unreadable(&name, &error)),
     });
     Ok(Box::pin(answers))
 }
@@ -120,58 +120,43 @@ fn begin(request: &WatchLogsRequest, resumed: Option<&Positions>, instance: &str
         (Some(resumed), _) => resumed
             .read
             .get(instance)
-            .map_or(LogStart::Tail(usize::MAX), |&read| LogStart::After(read)),
+            .map_or(LogStart::Tail(usize::MAX), |read| {
+                LogStart::After(read.clone())
+            }),
         (None, 0) => LogStart::Tail(TAIL),
         (None, lines) => LogStart::Tail(usize::try_from(lines).unwrap_or(usize::MAX)),
     }
 }
 
-fn unreadable(instance: &str, error: &io::Error) -> Status {
-    if is_too_old(error) {
-        return resume::too_old();
+fn unreadable(instance: &str, error: &LogError) -> Status {
+    match error {
+        LogError::TooOld => resume::too_old(),
+        LogError::Failed(error) => {
+            Status::internal(format!("the log of {instance} cannot be read: {error}"))
+        }
     }
-    Status::internal(format!("the log of {instance} cannot be read: {error}"))
-}
-
-/// The bytes that end at a position.
-fn pieces(
-    positions: &mut Positions,
-    instance: &str,
-    bytes: &Bytes,
-    end: LogPosition,
-) -> Vec<Result<WatchLogsResponse, Status>> {
-    let mut offset = end.offset.saturating_sub(bytes.len() as u64);
-    let pieces = bytes.chunks(PIECE).map(|piece| {
-        offset += piece.len() as u64;
-        let read = LogPosition { offset, ..end };
-        positions.read.insert(instance.to_owned(), read);
-        Ok(WatchLogsResponse {
-            instance: instance.to_owned(),
-            data: bytes.slice_ref(piece),
-            time: None,
-            resume_token: positions.token(),
-        })
-    });
-    pieces.collect()
 }
 
 /// Instances the runtime supervises; of a version that failed the log stays readable until another one has settled.
 async fn instances<P: Ports>(ctx: &Context<P>, view: &AppView) -> Result<Vec<InstanceId>, Status> {
-    let observed = ctx.runtime.watch().borrow().clone();
+    let observed = ctx.runtime.observed();
     let app = view.update.app();
-    let mut ids: Vec<InstanceId> = observed
-        .instances
-        .keys()
-        .filter(|id| id.workload.app == *app)
-        .cloned()
+    let supervised = observed.workloads.iter().filter(|(key, _)| key.app == *app);
+    let mut ids: Vec<InstanceId> = supervised
+        .flat_map(|(key, workload)| {
+            workload.instances.iter().map(|instance| InstanceId {
+                workload: key.clone(),
+                name: instance.status.name.clone(),
+            })
+        })
         .collect();
     let known = act::known(ctx, app)
         .await
         .map_err(|error| Status::unavailable(error.to_string()))?;
     let unsupervised = known
-        .into_iter()
+        .iter()
         .filter(|key| !observed.workloads.contains_key(key));
-    ids.extend(unsupervised.map(|key| key.instance(1)));
+    ids.extend(unsupervised.flat_map(|key| ctx.runtime.unsupervised_logs(key)));
     Ok(ids)
 }
 
@@ -179,39 +164,23 @@ async fn instances<P: Ports>(ctx: &Context<P>, view: &AppView) -> Result<Vec<Ins
 mod tests {
     use super::*;
 
-    fn position(rotations: u64, offset: u64) -> LogPosition {
-        LogPosition { rotations, offset }
+    fn position(text: &str) -> LogPosition {
+        LogPosition(text.to_owned())
     }
 
     #[test]
     fn a_token_names_the_position_in_each_log() {
         let start = Start::new();
         let mut positions = Positions::parse(&start, &start.0).unwrap();
-        let bytes = Bytes::from(vec![b'x'; PIECE + 1]);
-        let answers = pieces(
-            &mut positions,
-            "ns.a.1.web.1",
-            &bytes,
-            position(3, PIECE as u64 + 8),
-        );
-        let tokens = answers
-            .into_iter()
-            .map(|answer| answer.unwrap().resume_token);
-        let read: Vec<_> = tokens
-            .map(|token| Positions::parse(&start, &token).unwrap().read["ns.a.1.web.1"])
-            .collect();
+        let piece = Bytes::from_static(b"x");
+        let first = positions.answer("ns.a.1.web.1", piece.clone(), position("a=3:7,b=1"));
+        let second = positions.answer("ns.a.1.web.2", piece, position("0:2"));
+        let read = |token: &str| Positions::parse(&start, token).unwrap().read;
         assert_eq!(
-            read,
-            [position(3, PIECE as u64 + 7), position(3, PIECE as u64 + 8)]
+            read(&first.resume_token),
+            BTreeMap::from([("ns.a.1.web.1".to_owned(), position("a=3:7,b=1"))])
         );
-        let answers = pieces(
-            &mut positions,
-            "ns.a.1.web.2",
-            &bytes.slice(..2),
-            position(0, 2),
-        );
-        let token = answers[0].as_ref().unwrap().resume_token.clone();
-        assert_eq!(Positions::parse(&start, &token).unwrap().read.len(), 2);
+        assert_eq!(read(&second.resume_token).len(), 2);
     }
 
     #[test]
@@ -220,7 +189,7 @@ mod tests {
         let own = |rest: &str| Positions::parse(&start, &format!("{}{rest}", start.0));
         assert!(own(";a=1:2").is_some());
         assert!(Positions::parse(&start, &format!("{};a=1:2", other.0)).is_none());
-        for malformed in [";", ";a", ";a=1", ";a=x:2", ";a=1:x"] {
+        for malformed in [";", ";a"] {
             assert!(own(malformed).is_none(), "{malformed}");
         }
     }
@@ -234,7 +203,7 @@ mod tests {
         };
         let resumed = Positions::parse(&start, &format!("{};a=1:2", start.0)).unwrap();
         let begin_of = |name| begin(&request, Some(&resumed), name);
-        assert_eq!(begin_of("a"), LogStart::After(position(1, 2)));
+        assert_eq!(begin_of("a"), LogStart::After(position("1:2")));
         assert_eq!(begin_of("b"), LogStart::Tail(usize::MAX));
         assert_eq!(begin(&request, None, "a"), LogStart::Tail(7));
         let unsaid = WatchLogsRequest::default();

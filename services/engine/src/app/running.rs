@@ -6,21 +6,22 @@ use std::sync::Arc;
 
 use baetyl_model::Digest;
 use baetyl_model::desire::Release;
-use baetyl_model::name::ServiceName;
 use baetyl_model::rollup;
 use baetyl_model::update::{Event, Health, State};
-use baetyl_runtime_native::{WorkloadKey, WorkloadSpec};
+use baetyl_model::workload::WorkloadKey;
 
 use super::{App, Retry};
 use crate::act::{self, Acted, StartPlan};
 use crate::bodies::Bodies;
-use crate::certificates::Certificates;
 use crate::instances;
-use crate::ports::{ContentError, Ports, Runtime as _};
-use crate::resolve::{self, Request, Resolved, namespace_of};
+use crate::ports::{ContentError, Ports, Runtime};
+use crate::release::{Contents, Resolved, namespace_of};
 use crate::shape::{Shape, Strategy};
 use crate::stage;
 use crate::store::StoredRelease;
+
+/// What the runtime of a node runs.
+type WorkloadOf<P> = <<P as Ports>::Runtime as Runtime>::Workload;
 
 /// Why a version cannot be started.
 enum Unstartable {
@@ -92,59 +93,70 @@ impl<P: Ports> App<P> {
         }));
     }
 
-    async fn plan_start(&mut self, release: &Release) -> Result<StartPlan, Unstartable> {
-        let refused = |reason: String| Unstartable::Refused(reason);
+    async fn plan_start(
+        &mut self,
+        release: &Release,
+    ) -> Result<StartPlan<WorkloadOf<P>>, Unstartable> {
         let stored = self
             .stored(release)
-            .ok_or_else(|| refused("it is not in the record".to_owned()))?;
-        let handed_before = (self.record.ports.clone(), self.record.user);
+            .ok_or_else(|| Unstartable::Refused("it is not in the record".to_owned()))?;
+        let handed_before = self.record.handed();
         let resolved = self.resolve(&stored).await?;
-        let forward = matches!(
-            self.record.update.state(),
-            State::Applying { back: false } | State::Probing { back: false }
-        );
-        let good = self
-            .record
-            .update
-            .good()
-            .filter(|good| *good != release)
-            .cloned();
-        let rolling = resolved.shape.strategy == Strategy::Rolling;
-        let beside = match good.filter(|_| forward && rolling) {
-            Some(good) => self.resolve_beside(&good).await,
-            None => Vec::new(),
-        };
-        if (&self.record.ports, self.record.user) != (&handed_before.0, handed_before.1) {
-            self.keep_handed().await.map_err(refused)?;
-        }
-        let others = self
-            .others(release, &stored, &beside)
-            .await
-            .map_err(|error| refused(error.to_string()))?;
         let mut plan = StartPlan {
-            beside,
-            init: if stored.initialised {
-                Vec::new()
-            } else {
-                resolved.init
-            },
             run: resolved.services,
             ..StartPlan::default()
         };
-        if matches!(
+        if P::Runtime::IN_PLACE {
+            return Ok(plan);
+        }
+        if !stored.initialised {
+            plan.init = resolved.init;
+        }
+        let rolling = resolved.shape.strategy == Strategy::Rolling;
+        self.plan_others(release, &stored, rolling, &mut plan)
+            .await?;
+        if self.record.handed() != handed_before {
+            self.keep_handed().await.map_err(Unstartable::Refused)?;
+        }
+        Ok(plan)
+    }
+
+    /// What becomes of the versions before: one may go on beside the new one, all others are stopped before it or after.
+    async fn plan_others(
+        &mut self,
+        release: &Release,
+        stored: &StoredRelease,
+        rolling: bool,
+        plan: &mut StartPlan<WorkloadOf<P>>,
+    ) -> Result<(), Unstartable> {
+        let update = &self.record.update;
+        let forward = matches!(
+            update.state(),
+            State::Applying { back: false } | State::Probing { back: false }
+        );
+        let good = update.good().filter(|good| *good != release).cloned();
+        if let Some(good) = good.filter(|_| forward && rolling) {
+            plan.beside = self.resolve_beside(&good).await;
+        }
+        let others = self
+            .others(release, stored, &plan.beside)
+            .await
+            .map_err(|error| Unstartable::Refused(error.to_string()))?;
+        if !matches!(
             self.record.update.state(),
             State::Applying { .. } | State::Probing { .. }
         ) {
-            if forward && rolling {
-                plan.stop_last = others
-                    .into_iter()
-                    .filter(|key| !self.lost.contains(key))
-                    .collect();
-            } else {
-                plan.stop_first = others;
-            }
+            return Ok(());
         }
-        Ok(plan)
+        if forward && rolling {
+            plan.stop_last = others
+                .into_iter()
+                .filter(|key| !self.lost.contains(key))
+                .collect();
+        } else {
+            plan.stop_first = others;
+        }
+        Ok(())
     }
 
     /// Ports and user are on disk before an instance has them. Going back does not wait for the disk: what is lost with
@@ -165,7 +177,7 @@ impl<P: Ports> App<P> {
     }
 
     /// What runs of the version before; without its content it runs on unwatched.
-    async fn resolve_beside(&mut self, good: &Release) -> Vec<WorkloadSpec> {
+    async fn resolve_beside(&mut self, good: &Release) -> Vec<WorkloadOf<P>> {
         let Some(stored) = self.stored(good) else {
             return Vec::new();
         };
@@ -180,29 +192,30 @@ impl<P: Ports> App<P> {
         &mut self,
         release: &Release,
         stored: &StoredRelease,
-        beside: &[WorkloadSpec],
+        beside: &[WorkloadOf<P>],
     ) -> Result<Vec<WorkloadKey>, crate::ports::RuntimeError> {
         let namespace = namespace_of(stored.desired.system);
         let mut others = act::known(&self.ctx, self.name()).await?;
         others.retain(|key| {
             let own = key.version == release.version && key.namespace == namespace;
-            !own && !beside.iter().any(|spec| spec.key == *key)
+            !own && !beside.iter().any(|beside| P::Runtime::key(beside) == key)
         });
         Ok(others)
     }
 
     /// Turns a release into workloads, from what is on this node alone.
-    async fn resolve(&mut self, stored: &StoredRelease) -> Result<Resolved, Unstartable> {
+    async fn resolve(
+        &mut self,
+        stored: &StoredRelease,
+    ) -> Result<Resolved<WorkloadOf<P>>, Unstartable> {
         let held = match stage::stored_bodies(&self.ctx, &stored.desired).await {
             Ok(held) => held,
             Err(error) => return Err(Unstartable::Refused(error.to_string())),
         };
         self.learn_shape(stored, &held);
-        let complete = stored
-            .desired
-            .objects
-            .iter()
-            .all(|object| self.ctx.objects.has(object));
+        let mut objects = stored.desired.objects.iter();
+        let complete =
+            !P::Runtime::TAKES_OBJECTS || objects.all(|object| self.ctx.objects.has(object));
         let bodies = match Bodies::parse(&stored.desired, |digest| held.get(digest).cloned()) {
             Ok(bodies) if complete => bodies,
             Ok(_) => return Err(Unstartable::Incomplete),
@@ -210,55 +223,23 @@ impl<P: Ports> App<P> {
             Err(error) => return Err(Unstartable::Refused(baetyl_kit::error::chain(&error))),
         };
         let ctx = Arc::clone(&self.ctx);
-        let user = ctx.runtime.users().assign(self.name(), self.record.user);
-        let user = user.map_err(|error| Unstartable::Refused(error.to_string()))?;
-        // Kept while it is not used: the files belong to it.
-        self.record.user = user.map(|user| user.uid).or(self.record.user);
-        let certificates = self.certificates(stored, &bodies)?;
-        let ports = &mut self.record.ports;
-        let request = Request {
+        let contents = Contents {
             release: &stored.desired,
             bodies: &bodies,
             objects: &ctx.objects,
-            place: &ctx.place,
             node: &stored.node,
             tokens: &ctx.tokens,
+            authority: &ctx.certificates,
             taken_at: stored.taken_at,
-            user,
-            certificates: &certificates,
         };
-        let resolved = resolve::resolve(&request, &mut |id, count| {
-            let previous = ports.get(&id.to_string()).cloned().unwrap_or_default();
-            let assigned = ctx.runtime.assign_ports(id, count, &previous);
-            let assigned = assigned.map_err(|error| error.to_string())?;
-            ports.insert(id.to_string(), assigned.clone());
-            Ok(assigned)
-        });
-        let resolved =
-            resolved.map_err(|error| Unstartable::Refused(baetyl_kit::error::chain(&error)))?;
+        let mut handed = self.record.handed();
+        let resolved = ctx.runtime.resolve(&contents, &mut handed);
+        // Also of what is refused: nobody else is given it meanwhile.
+        (self.record.ports, self.record.user) = (handed.ports, handed.user);
+        let resolved = resolved.map_err(Unstartable::Refused)?;
         self.shapes
             .insert(stored.desired.app.version.clone(), resolved.shape.clone());
         Ok(resolved)
-    }
-
-    fn certificates(
-        &self,
-        stored: &StoredRelease,
-        bodies: &Bodies,
-    ) -> Result<BTreeMap<String, Certificates>, Unstartable> {
-        let namespace = namespace_of(stored.desired.system);
-        let mut certificates = BTreeMap::new();
-        for service in &bodies.app.services {
-            // A name that is none is refused with all else.
-            let Ok(name) = ServiceName::new(service.name.as_str()) else {
-                continue;
-            };
-            let given = self.ctx.certificates.issue(self.name(), &namespace, &name);
-            let given =
-                given.map_err(|error| Unstartable::Refused(baetyl_kit::error::chain(&error)))?;
-            certificates.insert(service.name.clone(), given);
-        }
-        Ok(certificates)
     }
 
     /// What others are told of a version (its functions) follows from the application alone, also while the rest of its
@@ -307,9 +288,9 @@ impl<P: Ports> App<P> {
             self.unsaved = true;
         }
         let keys = self.running_workloads();
-        let observed = self.ctx.runtime.watch().borrow().clone();
+        let observed = self.ctx.runtime.observed();
         if self.started.as_ref() != Some(&release) {
-            self.before = rollup::restarts(&instances::report_all(&observed, &keys, ""));
+            self.before = rollup::restarts(&instances::report_all(&observed, &keys));
             self.started = Some(release.clone());
         }
         tracing::info!(event = "desire.applied", app = %self.name(), version = %release,
@@ -339,7 +320,12 @@ impl<P: Ports> App<P> {
 
     /// Tells the update how the running version does.
     pub(super) async fn look(&mut self) {
-        let observed = self.observed.borrow_and_update().clone();
+        self.observed.mark_unchanged();
+        let observed = self.ctx.runtime.observed();
+        if observed.unknown.is_some() {
+            // What was seen last says nothing about now.
+            return;
+        }
         let Some(release) = self.record.update.running().cloned() else {
             return;
         };
@@ -353,21 +339,22 @@ impl<P: Ports> App<P> {
             return;
         };
         let keys = instances::workloads(
+            &self.ctx.runtime,
             &stored.desired.app.name,
             stored.desired.system,
             &release.version,
             shape,
         );
         let (mut exits, before) = (0, std::mem::take(&mut self.exits));
-        for (_, seen) in instances::of(&observed, &keys) {
-            exits += u64::from(seen.restarts);
+        for seen in keys.iter().flat_map(|key| observed.of(key)) {
+            exits += u64::from(seen.status.restarts);
         }
         self.ctx.meters.restarts.add(exits.saturating_sub(before));
         self.exits = exits;
-        let health = instances::health(shape.for_rollup(), &observed, &keys, &self.before);
+        let health = instances::health(shape, &observed, &keys, &self.before);
         if exits > before && health == Health::Ready {
             // It ended and runs again since the last look: what counts is how long it runs now.
-            let health = Health::Starting;
+            let health = Health::Starting { why: String::new() };
             self.feed(Event::Observed {
                 release: release.clone(),
                 health,

@@ -8,7 +8,7 @@ use baetyl_model::update::State;
 use super::{App, Retry};
 use crate::act::{self, Acted, ClearPlan};
 use crate::ports::{CloudEvent, Ports};
-use crate::resolve::namespace_of;
+use crate::release::namespace_of;
 
 impl<P: Ports> App<P> {
     /// Tells it and clears away what is no longer needed.

@@ -373,6 +373,21 @@ async fn an_application_that_is_no_longer_desired_is_removed_with_all_it_left() 
 }
 
 #[tokio::test]
+async fn sync_learns_the_key_of_tickets_again_when_it_may_have_forgotten_it() {
+    let bench = Bench::started().await;
+    let (_, engine) = bench.engine.as_ref().unwrap();
+    let key = Some(engine.ctx.tokens.public_key());
+    eventually!(bench.content.key() == key);
+    bench.content.lose_everything();
+    bench
+        .content
+        .fail(Some(ContentError::Later("not now".to_owned())));
+    bench.content.tell(ContentEvent::Opened);
+    bench.content.fail(None);
+    eventually!(bench.content.key() == key);
+}
+
+#[tokio::test]
 async fn an_application_that_is_wished_again_while_it_goes_comes_back() {
     let bench = Bench::started().await;
     let shop = app("shop", "1");
@@ -486,4 +501,30 @@ async fn ask_restart(bench: &Bench, app: &str) -> Option<Result<(), String>> {
     let (sender, receiver) = oneshot::channel();
     commands.send(Command::Restart(sender)).await.ok()?;
     receiver.await.ok()
+}
+
+#[tokio::test]
+async fn while_nobody_can_tell_the_report_says_unknown_and_no_probation_ends() {
+    let mut bench = Bench::new();
+    let deadline = Duration::from_millis(300);
+    bench.config.update.progress_deadline = deadline;
+    bench.start().await;
+    bench.desire(1, &[&app("shop", "1")]);
+    bench.until("shop", "Healthy 1").await;
+    bench.runtime.behave("2", Behaviour::NeverReady);
+    bench.desire(2, &[&app("shop", "2")]);
+    bench.until("shop", "Probing 2").await;
+    bench.runtime.blind(Some("the API server does not answer"));
+    eventually!({
+        let status = bench.shadow.status();
+        let shop = &status.apps["shop"];
+        shop.status == RunStatus::Unknown && shop.cause == "the API server does not answer"
+    });
+    let began = std::time::Instant::now();
+    eventually!(began.elapsed() > 3 * deadline);
+    assert_eq!(bench.shadow.phase("shop"), "Probing 2");
+    bench.runtime.behave("2", Behaviour::Ready);
+    bench.runtime.blind(None);
+    bench.until("shop", "Healthy 2").await;
+    bench.kill().await;
 }

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use baetyl_model::update::{Event, Update};
+use baetyl_model::workload::WorkloadKey;
 
 use super::{App, Command, Retry, Target, Wanted};
 use crate::act::{self, Acted, ClearPlan};
@@ -92,7 +93,7 @@ impl<P: Ports> App<P> {
             return ControlFlow::Continue(());
         }
         tracing::info!(event = "desire.applied", app = %self.name(), "the application was removed");
-        self.ctx.runtime.users().release(self.name());
+        self.ctx.runtime.release(self.name());
         self.ctx.certificates.forget(self.name());
         let update = Update::new(self.name().clone(), self.ctx.config.update.limits());
         self.record = AppRecord::new(update);
@@ -135,7 +136,7 @@ impl<P: Ports> App<P> {
     }
 
     /// Instances of the running version that the runtime has.
-    pub(super) fn running_workloads(&self) -> Vec<baetyl_runtime_native::WorkloadKey> {
+    pub(super) fn running_workloads(&self) -> Vec<WorkloadKey> {
         let Some(release) = self.record.update.running() else {
             return Vec::new();
         };
@@ -145,8 +146,9 @@ impl<P: Ports> App<P> {
         ) else {
             return Vec::new();
         };
-        let observed = self.ctx.runtime.watch().borrow().clone();
+        let observed = self.ctx.runtime.observed();
         let mut keys = crate::instances::workloads(
+            &self.ctx.runtime,
             &stored.desired.app.name,
             stored.desired.system,
             &release.version,

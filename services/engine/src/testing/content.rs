@@ -21,6 +21,7 @@ struct State {
     failing: Option<ContentError>,
     stages: usize,
     pins: Option<BTreeSet<Digest>>,
+    key: Option<[u8; 32]>,
     events: Vec<CloudEvent>,
     watchers: Vec<mpsc::Sender<ContentEvent>>,
     dir: PathBuf,
@@ -81,6 +82,7 @@ impl FakeContent {
         self.change(|state| {
             state.staged.clear();
             state.pins = None;
+            state.key = None;
         });
     }
 
@@ -98,6 +100,10 @@ impl FakeContent {
 
     pub(crate) fn pins(&self) -> Option<BTreeSet<Digest>> {
         self.state.lock().unwrap().pins.clone()
+    }
+
+    pub(crate) fn key(&self) -> Option<[u8; 32]> {
+        self.state.lock().unwrap().key
     }
 
     pub(crate) fn events(&self) -> Vec<CloudEvent> {
@@ -148,6 +154,13 @@ impl Content for FakeContent {
 
     async fn set_pins(&self, digests: Vec<Digest>) -> Result<(), ContentError> {
         self.change(|state| state.pins = Some(digests.into_iter().collect()));
+        Ok(())
+    }
+
+    async fn trust_app_key(&self, key: [u8; 32]) -> Result<(), ContentError> {
+        let failing = self.state.lock().unwrap().failing.clone();
+        failing.map_or(Ok(()), Err)?;
+        self.change(|state| state.key = Some(key));
         Ok(())
     }
 

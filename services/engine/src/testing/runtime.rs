@@ -5,20 +5,26 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use baetyl_model::Digest;
+use baetyl_model::name::{AppName, Version};
+use baetyl_model::report::{MachineStats, RunMode};
+use baetyl_model::workload::{InstanceId, Observed, Usage, Workload, WorkloadState};
 use baetyl_runtime_native::spec::InstancePort;
 use baetyl_runtime_native::status::{
-    InstanceStatus, LastExit, Phase, ProcessIdent, Reason, RunEnd, RunRecord, WorkloadState,
+    InstanceStatus, LastExit, Phase, ProcessIdent, Reason, RunEnd, RunRecord,
 };
-use baetyl_runtime_native::{
-    InstanceId, LogPosition, LogStart, Observed, WorkloadKey, WorkloadKind, WorkloadSpec,
-};
+use baetyl_runtime_native::{Instances as _, WorkloadKey, WorkloadKind, WorkloadSpec};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use tokio::sync::watch;
 
-use crate::ports::{Runtime, RuntimeError, Usage};
-use crate::users::Users;
+use crate::native::observed;
+use crate::native::resolve::Place;
+use crate::native::users::Users;
+use crate::native::{key_of, resolve_here};
+use crate::ports::{LogError, LogPosition, LogStart, Machines, Remark, Runtime, RuntimeError};
+use crate::release::{Contents, Handed, Resolved};
 
 /// What the instances of a version do once they are started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -48,6 +54,7 @@ struct Machine {
     ports: u16,
     users: BTreeMap<String, Option<u32>>,
     list_fails: bool,
+    unknown: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -64,7 +71,7 @@ pub(crate) struct FakeRuntime {
     machine: Arc<Mutex<Machine>>,
     supervised: Arc<Mutex<BTreeSet<WorkloadKey>>>,
     observed: Arc<watch::Sender<Arc<Observed>>>,
-    dir: PathBuf,
+    place: Arc<Place>,
     users: Arc<Users>,
     /// Hands out user ids of this range.
     own_users: Option<RangeInclusive<u32>>,
@@ -72,11 +79,23 @@ pub(crate) struct FakeRuntime {
 
 impl FakeRuntime {
     pub(crate) fn new(dir: PathBuf) -> Self {
+        let place = Place {
+            run_dir: dir.join("engine/run"),
+            node_socket: dir.join("run/apps/node.sock"),
+            function_socket: dir.join("run/apps/function-proxy.sock"),
+            runtimes: BTreeMap::from([("python3".to_owned(), vec!["/bin/python".to_owned()])]),
+            private_runtimes: BTreeSet::new(),
+            data_dir: dir,
+        };
+        Self::at(Arc::new(place))
+    }
+
+    fn at(place: Arc<Place>) -> Self {
         Self {
             machine: Arc::default(),
             supervised: Arc::default(),
             observed: Arc::new(watch::Sender::default()),
-            dir,
+            place,
             users: Arc::default(),
             own_users: None,
         }
@@ -98,7 +117,7 @@ impl FakeRuntime {
     pub(crate) fn reborn(&self) -> Self {
         let new = Self {
             machine: Arc::clone(&self.machine),
-            ..Self::new(self.dir.clone())
+            ..Self::at(Arc::clone(&self.place))
         };
         match self.own_users.clone() {
             Some(range) => new.with_users(range),
@@ -123,6 +142,12 @@ impl FakeRuntime {
     /// Whether what is on the machine can be listed.
     pub(crate) fn fail_lists(&self, fails: bool) {
         self.machine.lock().unwrap().list_fails = fails;
+    }
+
+    /// Why nobody can tell what runs; None: it can be told.
+    pub(crate) fn blind(&self, why: Option<&str>) {
+        self.machine.lock().unwrap().unknown = why.map(str::to_owned);
+        self.look();
     }
 
     /// Power cut: everything is on disk and nothing runs.
@@ -207,24 +232,26 @@ impl FakeRuntime {
     /// Puts what is seen of supervised workloads up.
     fn look(&self) {
         let machine = self.machine.lock().unwrap();
-        let mut observed = Observed::default();
+        let mut observed = Observed {
+            unknown: machine.unknown.clone(),
+            ..Observed::default()
+        };
         for key in self.supervised.lock().unwrap().iter() {
             let Some(processes) = machine.present.get(key) else {
                 continue;
             };
-            let mut state = WorkloadState::Active;
+            let mut workload = Workload::default();
             for (index, process) in (1..).zip(processes) {
                 let status = status(process);
-                state = match status.phase {
+                workload.state = match status.phase {
                     Phase::Succeeded => WorkloadState::Succeeded,
                     Phase::Failed => WorkloadState::Failed,
-                    _ => state,
+                    _ => workload.state,
                 };
-                observed
-                    .instances
-                    .insert(key.instance(index), Arc::new(status));
+                let instance = observed::instance(&key.instance(index), &status, "machine");
+                workload.instances.push(Arc::new(instance));
             }
-            observed.workloads.insert(key.clone(), state);
+            observed.workloads.insert(key.clone(), workload);
         }
         self.observed.send_replace(Arc::new(observed));
     }
@@ -279,7 +306,61 @@ fn status(process: &Process) -> InstanceStatus {
 }
 
 impl Runtime for FakeRuntime {
-    fn run(&self, spec: WorkloadSpec) -> Result<(), RuntimeError> {
+    type Workload = WorkloadSpec;
+    type Seen = Arc<Observed>;
+
+    const IN_PLACE: bool = false;
+    const MODE: RunMode = RunMode::Native;
+    const TAKES_OBJECTS: bool = true;
+
+    fn key(workload: &WorkloadSpec) -> &WorkloadKey {
+        &workload.key
+    }
+
+    fn key_of(
+        &self,
+        app: &AppName,
+        system: bool,
+        version: &Version,
+        service: &str,
+    ) -> Option<WorkloadKey> {
+        key_of(app, system, version, service)
+    }
+
+    fn resolve(
+        &self,
+        contents: &Contents<'_>,
+        handed: &mut Handed,
+    ) -> Result<Resolved<WorkloadSpec>, String> {
+        resolve_here(
+            contents,
+            &self.place,
+            &self.users,
+            handed,
+            |_, count, previous| {
+                let mut machine = self.machine.lock().unwrap();
+                let mut ports = previous.to_vec();
+                while ports.len() < count {
+                    machine.ports += 1;
+                    ports.push(50199 + machine.ports);
+                }
+                ports.truncate(count);
+                Ok(ports)
+            },
+        )
+    }
+
+    fn bring_back(&self, app: &AppName, handed: &Handed) {
+        if handed.user.is_some() {
+            self.users.assign(app, handed.user).unwrap();
+        }
+    }
+
+    fn release(&self, app: &AppName) {
+        self.users.release(app);
+    }
+
+    async fn run(&self, spec: WorkloadSpec) -> Result<(), RuntimeError> {
         let mut machine = self.machine.lock().unwrap();
         let behaviour = machine
             .by_version
@@ -377,6 +458,10 @@ impl Runtime for FakeRuntime {
         self.observed.subscribe()
     }
 
+    fn observed(&self) -> Arc<Observed> {
+        self.observed.borrow().clone()
+    }
+
     async fn found(&self) -> Result<Vec<WorkloadKey>, RuntimeError> {
         let machine = self.machine.lock().unwrap();
         if machine.list_fails {
@@ -387,30 +472,16 @@ impl Runtime for FakeRuntime {
         Ok(machine.present.keys().cloned().collect())
     }
 
-    fn assign_ports(
-        &self,
-        _: &InstanceId,
-        count: usize,
-        previous: &[u16],
-    ) -> Result<Vec<u16>, RuntimeError> {
-        let mut machine = self.machine.lock().unwrap();
-        let mut ports = previous.to_vec();
-        while ports.len() < count {
-            machine.ports += 1;
-            ports.push(50199 + machine.ports);
-        }
-        ports.truncate(count);
-        Ok(ports)
+    fn shares_directory(&self) -> bool {
+        self.users.are_own()
     }
 
-    fn release_ports(&self, _: &WorkloadKey) {}
-
-    fn users(&self) -> &Users {
-        &self.users
+    fn remarks(&self) -> Vec<Remark> {
+        Vec::new()
     }
 
-    fn instance_dir(&self, id: &InstanceId) -> PathBuf {
-        self.dir.join(id.to_string())
+    fn unsupervised_logs(&self, key: &WorkloadKey) -> Vec<InstanceId> {
+        vec![observed::id(&key.instance(1))]
     }
 
     fn logs(
@@ -418,29 +489,41 @@ impl Runtime for FakeRuntime {
         id: &InstanceId,
         start: LogStart,
         _: bool,
-    ) -> BoxStream<'static, std::io::Result<(Bytes, LogPosition)>> {
+    ) -> BoxStream<'static, Result<(Bytes, LogPosition), LogError>> {
         let lines = format!("{start:?} of {id}\n");
-        let position = LogPosition {
-            rotations: 0,
-            offset: lines.len() as u64,
-        };
+        let position = LogPosition(format!("0:{}", lines.len()));
         futures_util::stream::iter([Ok((Bytes::from(lines), position))]).boxed()
     }
 
     async fn usage(&self) -> BTreeMap<InstanceId, Usage> {
         let observed = self.observed.borrow().clone();
-        observed
-            .instances
-            .keys()
-            .map(|id| {
-                (
-                    id.clone(),
-                    Usage {
-                        cpu: 0.5,
-                        memory: 1 << 20,
-                    },
-                )
-            })
-            .collect()
+        let mut usage = BTreeMap::new();
+        for (key, workload) in &observed.workloads {
+            for instance in &workload.instances {
+                let id = InstanceId {
+                    workload: key.clone(),
+                    name: instance.status.name.clone(),
+                };
+                let used = Usage {
+                    cpu: 0.5,
+                    memory: 1 << 20,
+                };
+                usage.insert(id, used);
+            }
+        }
+        usage
+    }
+
+    fn machines(&self) -> Option<Machines> {
+        None
+    }
+
+    async fn machine_stats(&self) -> Vec<MachineStats> {
+        Vec::new()
+    }
+
+    /// Files of configurations lie in the directories of instances and go with these.
+    async fn sweep(&self, _: BTreeSet<Digest>) -> Result<(), RuntimeError> {
+        Ok(())
     }
 }

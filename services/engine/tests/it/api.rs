@@ -146,7 +146,10 @@ async fn with_runtime() -> Node {
     let mut node = Node::new().await;
     let runtime = node.dir.write("runtime.sh", "exec sleep 600\n");
     let command = vec!["/bin/sh".to_owned(), runtime.display().to_string()];
-    let runtime = baetyl_engine::RuntimeCommand { command };
+    let runtime = baetyl_engine::FunctionRuntime {
+        command,
+        image: None,
+    };
     node.config.runtimes.insert("python3".to_owned(), runtime);
     node.start().await;
     node
@@ -184,6 +187,7 @@ async fn endpoints_tell_where_services_and_functions_run_and_who_may_call() {
         }
     };
     assert_eq!(table.app_key, *node.peers.key.lock().unwrap());
+    eventually!(table.app_key == *node.peers.ticket_key.lock().unwrap());
     let strange = WatchEndpointsRequest {
         resume_token: "of-another-start".to_owned(),
     };
@@ -214,7 +218,8 @@ async fn endpoints_tell_where_services_and_functions_run_and_who_may_call() {
         .unwrap()
         .parse()
         .unwrap();
-    assert!((50200..=51000).contains(&port));
+    let native = &node.config.native;
+    assert!((native.port_min..=native.port_max).contains(&port));
 }
 
 #[tokio::test]

@@ -33,12 +33,26 @@ fn shim() -> PathBuf {
     found.expect("run `cargo test -p baetyl-engine` without a filter once: it builds the shim among the examples")
 }
 
+/// Ports no other node of these tests hands out, and the system to nobody: tests run side by side.
+fn ports() -> (u16, u16) {
+    use std::sync::atomic::{AtomicU16, Ordering};
+    const FIRST: u16 = 20_000;
+    const COUNT: u16 = 100;
+    const RANGES: u16 = 120;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % u32::from(RANGES)).unwrap();
+    let range = (start + NEXT.fetch_add(1, Ordering::Relaxed)) % RANGES;
+    let first = FIRST + range * COUNT;
+    (first, first + COUNT - 1)
+}
+
 impl Node {
     /// Node and sync answer, engine does not run yet.
     pub(crate) async fn new() -> Self {
         let dir = TestDir::new();
         let mut config = Config::default();
         config.native.shim = Some(shim());
+        (config.native.port_min, config.native.port_max) = ports();
         config.native.cgroups = false;
         config.native.secrets_in_memory = false;
         config.native.restart_backoff = Duration::from_millis(20);
@@ -133,6 +147,7 @@ impl Node {
             digest: String::new(),
             apps,
             node_properties: Vec::new(),
+            core: None,
         };
         desire.digest = baetyl_proto::digest::of_desire(&desire).to_string();
         let payload = desire.encode_to_vec().into();

@@ -26,6 +26,8 @@ pub(crate) struct Peers {
     pub(crate) statuses: Mutex<Vec<shadow::NodeStatus>>,
     pub(crate) stats: Mutex<Vec<shadow::NodeStats>>,
     pub(crate) key: Mutex<Vec<u8>>,
+    /// What sync was told, for tickets.
+    pub(crate) ticket_key: Mutex<Vec<u8>>,
     pub(crate) pins: Mutex<Vec<String>>,
     pub(crate) events: Mutex<Vec<sync::PutEventRequest>>,
 }
@@ -41,6 +43,7 @@ impl Peers {
             statuses: Mutex::default(),
             stats: Mutex::default(),
             key: Mutex::default(),
+            ticket_key: Mutex::default(),
             pins: Mutex::default(),
             events: Mutex::default(),
         })
@@ -261,5 +264,20 @@ impl SyncService for Sync {
         _: Request<sync::GetIdentityRequest>,
     ) -> Result<Response<sync::GetIdentityResponse>, Status> {
         unused()
+    }
+
+    async fn export_identity(
+        &self,
+        _: Request<sync::ExportIdentityRequest>,
+    ) -> Result<Response<sync::ExportIdentityResponse>, Status> {
+        unused()
+    }
+
+    async fn trust_app_key(
+        &self,
+        request: Request<sync::TrustAppKeyRequest>,
+    ) -> Result<Response<sync::TrustAppKeyResponse>, Status> {
+        *self.0.ticket_key.lock().unwrap() = request.into_inner().public_key.to_vec();
+        Ok(Response::new(sync::TrustAppKeyResponse {}))
     }
 }

@@ -261,7 +261,10 @@ async fn a_function_application_starts_its_runtime_with_functions_and_code() {
     let command = vec![runtime.display().to_string()];
     node.config.runtimes.insert(
         "python3".to_owned(),
-        baetyl_engine::RuntimeCommand { command },
+        baetyl_engine::FunctionRuntime {
+            command,
+            image: None,
+        },
     );
     node.start().await;
     let service = json!({"name": "web", "functionConfig": {"name": "code", "runtime": "python3"},
@@ -295,7 +298,7 @@ async fn lives_on(lose: impl FnOnce(&Node)) {
     node.kill().await;
     lose(&node);
     // Whatever is handed out anew would be another port.
-    node.config.native.port_min += 300;
+    node.config.native.port_min += 50;
     node.peers.statuses.lock().unwrap().clear();
     node.start().await;
     node.until("shop", "Healthy 1").await;

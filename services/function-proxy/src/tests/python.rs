@@ -63,7 +63,13 @@ impl Python {
         let log = dir.write("py/log", "");
         let args = Args {
             door: DoorArgs {
-                socket: world.kit.app_socket("function-proxy"),
+                socket: Some(world.kit.app_socket("function-proxy")),
+                address: None,
+                ca_file: None,
+                cert_file: None,
+                key_file: None,
+                service: None,
+                instance: None,
                 token_file: dir.write("py/token", world.token("py")),
                 functions_file: dir.write("py/conf.yml", functions.to_string()),
                 drain_seconds: 10,

@@ -74,12 +74,17 @@ impl Runtime {
         if let Some(token) = token {
             connect = connect.bearer(token);
         }
+        Self::connect_over(connect.lazy().unwrap(), first).await
+    }
+
+    /// Says this first, on this way.
+    pub(super) async fn connect_over(channel: Client, first: Up) -> Result<Self, Status> {
         let (out, outgoing) = mpsc::channel(64);
         out.try_send(RegisterRequest {
             message: Some(first),
         })
         .unwrap();
-        let mut client = RuntimeServiceClient::new(connect.lazy().unwrap())
+        let mut client = RuntimeServiceClient::new(channel)
             .max_decoding_message_size(crate::grpc::MAX_MESSAGE)
             .max_encoding_message_size(2 * crate::grpc::MAX_MESSAGE);
         let mut incoming = client

@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
+use baetyl_callers::CallerId;
 use baetyl_kit::tls::{Identity, client_config, client_config_with};
-use baetyl_proto::function::{InvokeRequest, ListFunctionsRequest};
-use baetyl_testkit::{Leaf, TestCa, TestIdentity};
+use baetyl_proto::callers::Role;
+use baetyl_proto::function::register_request::Message as Up;
+use baetyl_proto::function::{InvokeRequest, ListFunctionsRequest, Registration};
+use baetyl_testkit::{Leaf, SecretMount, TestCa, TestIdentity};
 use tonic::Code;
 
 use super::*;
@@ -24,8 +27,9 @@ fn write(dir: &TestDir, name: &str, text: &str) -> PathBuf {
 
 fn files(dir: &TestDir, ca: &TestCa, server: &TestIdentity) -> TlsConfig {
     TlsConfig {
-        certificate: write(dir, "proxy.pem", &server.chain_pem),
-        key: write(dir, "proxy.key", &server.key_pem),
+        dir: None,
+        certificate: Some(write(dir, "proxy.pem", &server.chain_pem)),
+        key: Some(write(dir, "proxy.key", &server.key_pem)),
         client_ca: Some(write(dir, "ca.pem", &ca.pem())),
     }
 }
@@ -35,7 +39,7 @@ impl Secured {
         let ca = TestCa::new("node");
         let tls = files(files_dir, &ca, &ca.server());
         let apps = [("open", "anonymous"), ("shop", "token")];
-        let world = World::new(&apps, |config| config.tls = Some(tls)).await;
+        let world = World::new(&apps, |config| config.tls = tls).await;
         Self { world, ca }
     }
 
@@ -171,10 +175,10 @@ async fn certificates_that_cannot_be_read_are_named_at_the_start() {
     let dir = TestDir::new();
     let ca = TestCa::new("node");
     let mut config = Config {
-        tls: Some(TlsConfig {
-            key: dir.path().join("nowhere.key"),
+        tls: TlsConfig {
+            key: Some(dir.path().join("nowhere.key")),
             ..files(&dir, &ca, &ca.server())
-        }),
+        },
         ..Config::default()
     };
     config.http.listen = Listen::loopback();
@@ -190,4 +194,150 @@ async fn certificates_that_cannot_be_read_are_named_at_the_start() {
     };
     let cause = std::error::Error::source(&error).unwrap().to_string();
     assert!(cause.contains("nowhere.key"), "{cause}");
+}
+
+/// A proxy with a mounted identity, and the authority of its node.
+async fn mounted(dir: &TestDir) -> Secured {
+    let ca = TestCa::new("node");
+    let mut mount = SecretMount::new(dir.join("tls"));
+    let id = CallerId::Core(Role::Proxy).to_string();
+    let own = Leaf::new("function-proxy").uri(&id).name("localhost");
+    mount.identity(&ca.issue(&own), &[&ca]);
+    let apps = [("open", "anonymous"), ("shop", "token")];
+    let world = World::new(&apps, |config| {
+        config.tls.dir = Some(mount.path().to_owned());
+    })
+    .await;
+    Secured { world, ca }
+}
+
+impl Secured {
+    fn with_id(&self, id: &CallerId) -> Option<Identity> {
+        let leaf = Leaf::new("somebody").uri(&id.to_string());
+        Some(self.ca.issue(&leaf).identity())
+    }
+
+    fn channel(&self, token: Option<&str>) -> Client {
+        let port = self.world.address("grpc").port();
+        let endpoint: Endpoint = format!("https://localhost:{port}").parse().unwrap();
+        let tls = client_config(&self.ca.trust(), None, None).unwrap();
+        let connect = Connect::new(endpoint).tls(tls);
+        match token {
+            Some(token) => connect.bearer(token).lazy().unwrap(),
+            None => connect.lazy().unwrap(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn with_a_mounted_identity_a_certificate_is_what_its_uri_says() {
+    let dir = TestDir::new();
+    let secured = mounted(&dir).await;
+    let _echoes = (
+        secured.world.runtime("open", 1).await.echo(),
+        secured.world.runtime("shop", 1).await.echo(),
+    );
+    let app = CallerId::App {
+        namespace: "baetyl-edge".parse().unwrap(),
+        app: "web".parse().unwrap(),
+    };
+    let core = |role| secured.with_id(&CallerId::Core(role));
+    let stranger = Leaf::new("shop.web").uri("spiffe://other/app/x/shop");
+    for (identity, http, grpc) in [
+        (secured.with_id(&app), 200, Code::Ok),
+        (Some(secured.client("till.web")), 200, Code::Ok),
+        (core(Role::Sync), 200, Code::Ok),
+        (core(Role::Admin), 200, Code::Ok),
+        (core(Role::Engine), 401, Code::PermissionDenied),
+        (None, 401, Code::Unauthenticated),
+        (
+            Some(secured.ca.issue(&stranger).identity()),
+            401,
+            Code::Unauthenticated,
+        ),
+    ] {
+        let status = secured.status("/shop", identity.clone(), None).await;
+        let request = InvokeRequest {
+            service: "shop".to_owned(),
+            ..InvokeRequest::default()
+        };
+        let answer = secured.grpc(identity).invoke(request).await;
+        let code = answer.map_or_else(|status| status.code(), |_| Code::Ok);
+        assert_eq!((status, code), (http, grpc));
+    }
+}
+
+#[tokio::test]
+async fn runtimes_register_over_tls_with_a_token_of_their_whole_application() {
+    let dir = TestDir::new();
+    let secured = mounted(&dir).await;
+    let of_all = token(&secured.world.key, "shop", "", "");
+    let of_one = token(&secured.world.key, "shop", "shop", "shop.1");
+    let register = |token: Option<&str>, change: fn(&mut Registration)| {
+        let mut registration = runtime::registration("shop", "shop.7", &["f"], 1);
+        change(&mut registration);
+        Runtime::connect_over(secured.channel(token), Up::Registration(registration))
+    };
+    for (token, change, expected) in [
+        (
+            Some(&of_all),
+            (|said| said.app = "open".to_owned()) as fn(&mut Registration),
+            Code::PermissionDenied,
+        ),
+        (
+            Some(&of_all),
+            |said| said.instance.clear(),
+            Code::InvalidArgument,
+        ),
+        (Some(&of_one), |_| (), Code::PermissionDenied),
+        (None, |_| (), Code::Unauthenticated),
+    ] {
+        let refused = register(token.map(String::as_str), change).await.err();
+        assert_eq!(refused.map(|status| status.code()), Some(expected));
+    }
+    // Two instances with one token are two runtimes.
+    let one = register(Some(&of_all), |_| ()).await.unwrap();
+    let two = register(Some(&of_all), |said| said.instance = "shop.8".to_owned());
+    let _echoes = (one.echo(), two.await.unwrap().echo());
+    let (mut admin, _) = secured.world.core("admin");
+    let listed = admin.list_functions(ListFunctionsRequest::default()).await;
+    let listed = listed.unwrap().into_inner().functions;
+    let shop = listed.iter().find(|entry| entry.service == "shop");
+    assert_eq!(shop.map(|entry| entry.runtimes), Some(2));
+    let status = secured.status("/shop", None, Some(&of_one)).await;
+    assert_eq!(status, 200);
+}
+
+#[tokio::test]
+async fn half_a_certificate_is_refused_at_the_start() {
+    let dir = TestDir::new();
+    let file = |name: &str| Some(dir.join(name));
+    let halves = [
+        TlsConfig {
+            certificate: file("c"),
+            ..TlsConfig::default()
+        },
+        TlsConfig {
+            key: file("k"),
+            ..TlsConfig::default()
+        },
+        TlsConfig {
+            client_ca: file("ca"),
+            ..TlsConfig::default()
+        },
+    ];
+    for tls in halves {
+        let mut config = Config {
+            tls: tls.clone(),
+            ..Config::default()
+        };
+        config.http.listen = Listen::loopback();
+        config.grpc.listen = Listen::loopback();
+        let kit = Kit::for_test(dir.path());
+        let error = crate::run(config, kit).await.unwrap_err();
+        assert!(
+            matches!(error, Error::Listen(ListenError::Half { .. })),
+            "{tls:?}: {error:?}"
+        );
+    }
 }

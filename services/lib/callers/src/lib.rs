@@ -1,40 +1,66 @@
-//! Who calls: roles on core sockets, application tokens on application sockets.
+//! Who calls: roles on core listeners, application tokens and certificates on application listeners.
 //!
 //! [`core`] and [`apps`] make the [`Authorize`] functions that servers of the edge are given; both end at the table of
-//! [`baetyl_proto::callers`]; tokens are those of [`baetyl_proto::token`]. See `docs/adr/0003-roles-on-sockets.md` and `docs/adr/0004-application-tokens.md`.
+//! [`baetyl_proto::callers`]; tokens are those of [`baetyl_proto::token`], certificates name a [`CallerId`], and
+//! [`tickets`] are for the objects of Pods. [`connect`] is the other side: the way from one core service to another.
+//! See `docs/adr/0003-roles-on-sockets.md`, `docs/adr/0004-application-tokens.md` and `docs/adr/0014-core-pods.md`.
 
 use std::sync::Arc;
 
-use baetyl_kit::grpc::{Authorize, CallerInfo, ROLE};
+use baetyl_kit::Kit;
+use baetyl_kit::grpc::{Authorize, CallerInfo, Client, ConnectError, Endpoint, ROLE};
+use baetyl_kit::listen::{Peer, PeerAddr};
 use baetyl_proto::callers::{Role, may_call};
-use baetyl_proto::token;
+use baetyl_proto::token::{self, Claims};
 use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use rustls_pki_types::CertificateDer;
 use tonic::Status;
 
-/// For a core socket: the peer must be our own user or root, and names its role itself; without a role it is `admin`.
+mod id;
+mod tickets;
+
+pub use id::{CallerId, CallerIdError};
+pub use tickets::tickets;
+
+/// For a core listener. On a Unix socket the peer must be our own user or root, and names its role itself; without a role
+/// it is `admin`. Over TCP the role is that of its certificate, and a role it names must be the same.
 pub fn core() -> Authorize {
     Arc::new(|peer, path, headers| {
-        if !peer.is_same_user() {
-            return Err(Status::unauthenticated(
-                "this socket is for the services of the node and their administrator",
-            ));
-        }
-        let role = match headers.get(ROLE).map(|role| role.to_str()) {
-            None => Role::Admin,
-            Some(Ok(word)) => word
-                .parse()
-                .map_err(|error| Status::unauthenticated(format!("{error}")))?,
-            Some(Err(_)) => return Err(Status::unauthenticated("the role is not plain text")),
+        let role = match peer.addr {
+            PeerAddr::Unix { .. } => {
+                if !peer.is_same_user() {
+                    return Err(Status::unauthenticated(
+                        "this socket is for the services of the node and their administrator",
+                    ));
+                }
+                named_role(headers)?.unwrap_or(Role::Admin)
+            }
+            PeerAddr::Tcp(_) => {
+                let role = certified_role(peer)?;
+                if let Some(named) = named_role(headers)?.filter(|named| *named != role) {
+                    return Err(Status::permission_denied(format!(
+                        "the certificate is that of {role}, and the call says {named}"
+                    )));
+                }
+                role
+            }
         };
         allow(role, path).map(|()| CallerInfo::new(role.as_str()))
     })
 }
 
-/// For an application socket: the role is always `app`, whatever is claimed, and a token of engine's key is wanted.
+/// For an application listener: the role is always `app`, whatever is claimed, and a token of engine's key is wanted.
+/// Over TCP an application's certificate of the node's authority does as well.
 /// `key` answers engine's public key, once it is known.
 pub fn apps(key: impl Fn() -> Option<Vec<u8>> + Send + Sync + 'static) -> Authorize {
-    Arc::new(move |_, path, headers| {
-        let claims = bearer(headers, key().as_deref())?;
+    Arc::new(move |peer, path, headers| {
+        let claims = match peer.certificate() {
+            Some(certificate) if !headers.contains_key(AUTHORIZATION) => {
+                certified_app(certificate)?
+            }
+            _ => bearer(headers, key().as_deref())?,
+        };
         allow(Role::App, path)?;
         Ok(CallerInfo::new(Role::App.as_str())
             .subject(claims.app.clone())
@@ -42,13 +68,81 @@ pub fn apps(key: impl Fn() -> Option<Vec<u8>> + Send + Sync + 'static) -> Author
     })
 }
 
+/// The way from the service in the role `own` to the one in the role `to`: as `configured`, else its core socket. Over
+/// `https` it must show the certificate of that role.
+///
+/// # Errors
+/// When what is configured cannot be used.
+pub fn connect(
+    kit: &Kit,
+    configured: Option<&Endpoint>,
+    to: Role,
+    own: Role,
+) -> Result<Client, ConnectError> {
+    let socket = match to {
+        Role::Proxy => "function-proxy",
+        other => other.as_str(),
+    };
+    kit.peer(configured, socket)?
+        .server_id(CallerId::Core(to).to_string())
+        .role(own.as_str())
+        .lazy()
+}
+
+/// The role in the metadata, if it names one.
+fn named_role(headers: &HeaderMap) -> Result<Option<Role>, Status> {
+    match headers.get(ROLE).map(|role| role.to_str()) {
+        None => Ok(None),
+        Some(Ok(word)) => match word.parse() {
+            Ok(role) => Ok(Some(role)),
+            Err(error) => Err(Status::unauthenticated(format!("{error}"))),
+        },
+        Some(Err(_)) => Err(Status::unauthenticated("the role is not plain text")),
+    }
+}
+
+/// The role in the certificate of a peer.
+fn certified_role(peer: &Peer) -> Result<Role, Status> {
+    let Some(certificate) = peer.certificate() else {
+        return Err(Status::unauthenticated(
+            "a certificate of a service of this node is wanted",
+        ));
+    };
+    match CallerId::of(certificate) {
+        Ok(CallerId::Core(role)) => Ok(role),
+        Ok(app @ CallerId::App { .. }) => Err(Status::unauthenticated(format!(
+            "{app} is an application; this listener is for the services of the node"
+        ))),
+        Err(error) => Err(Status::unauthenticated(error.to_string())),
+    }
+}
+
+/// What the certificate of an application says of its owner: the application, of any of its services and instances.
+///
+/// # Errors
+/// `UNAUTHENTICATED` for every other certificate.
+pub fn certified_app(certificate: &CertificateDer<'_>) -> Result<Claims, Status> {
+    match CallerId::of(certificate) {
+        Ok(CallerId::App { app, .. }) => Ok(Claims {
+            app: app.into(),
+            service: String::new(),
+            instance: String::new(),
+            iat: 0,
+        }),
+        Ok(core @ CallerId::Core(_)) => Err(Status::unauthenticated(format!(
+            "{core} is no application; this listener is for applications"
+        ))),
+        Err(error) => Err(Status::unauthenticated(error.to_string())),
+    }
+}
+
 /// The claims of the bearer token in the headers.
 ///
 /// # Errors
 /// `UNAUTHENTICATED` without a valid token, `UNAVAILABLE` while engine's key is not known.
-pub fn bearer(headers: &HeaderMap, key: Option<&[u8]>) -> Result<token::Claims, Status> {
+pub fn bearer(headers: &HeaderMap, key: Option<&[u8]>) -> Result<Claims, Status> {
     let token = headers
-        .get(http::header::AUTHORIZATION)
+        .get(AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.strip_prefix("Bearer "))
         .ok_or_else(|| {
@@ -72,131 +166,4 @@ fn allow(role: Role, path: &str) -> Result<(), Status> {
 }
 
 #[cfg(test)]
-mod tests {
-    use baetyl_kit::crypto::SigningKey;
-    use baetyl_kit::listen::{Peer, PeerAddr};
-    use baetyl_proto::callers::TABLE;
-    use tonic::Code;
-
-    use super::*;
-
-    fn unix(uid: u32) -> Peer {
-        Peer::new(PeerAddr::Unix {
-            uid,
-            gid: 0,
-            pid: None,
-        })
-    }
-
-    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        pairs
-            .iter()
-            .map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap()))
-            .collect()
-    }
-
-    #[test]
-    fn on_a_core_socket_every_role_gets_exactly_its_rows() {
-        let authorize = core();
-        for (path, roles) in TABLE {
-            for role in Role::ALL {
-                let answer = authorize(&unix(0), path, &headers(&[(ROLE, role.as_str())]));
-                assert_eq!(answer.is_ok(), roles.contains(&role), "{role} {path}");
-            }
-        }
-    }
-
-    #[test]
-    fn another_user_is_nobody_on_a_core_socket() {
-        let refused = core()(
-            &unix(54321),
-            "/baetyl.engine.v1.EngineService/ListApps",
-            &HeaderMap::new(),
-        );
-        assert_eq!(refused.unwrap_err().code(), Code::Unauthenticated);
-    }
-
-    #[test]
-    fn without_a_role_the_caller_is_the_administrator_and_an_unknown_role_is_refused() {
-        let path = "/baetyl.engine.v1.EngineService/ListApps";
-        assert_eq!(
-            core()(&unix(0), path, &HeaderMap::new()).unwrap().role,
-            "admin"
-        );
-        let refused = core()(&unix(0), path, &headers(&[(ROLE, "king")])).unwrap_err();
-        assert_eq!(refused.code(), Code::Unauthenticated);
-    }
-
-    #[test]
-    fn on_an_application_socket_a_claimed_role_counts_for_nothing() {
-        let key = SigningKey::generate().unwrap();
-        let public = key.public_key().to_vec();
-        let authorize = apps(move || Some(public.clone()));
-        let claims = token::Claims {
-            app: "web".into(),
-            service: "web".into(),
-            instance: "i".into(),
-            iat: 0,
-        };
-        let bearer = format!("Bearer {}", token::issue(&claims, |bytes| key.sign(bytes)));
-        let allowed = headers(&[("authorization", &bearer), (ROLE, "engine")]);
-        let peer = unix(54321);
-        let caller = authorize(
-            &peer,
-            "/baetyl.node.v1.LocalService/GetProperties",
-            &allowed,
-        )
-        .unwrap();
-        assert_eq!(
-            (caller.role.as_ref(), caller.subject.as_deref()),
-            ("app", Some("web"))
-        );
-        let refused =
-            authorize(&peer, "/baetyl.node.v1.NodeService/PutReport", &allowed).unwrap_err();
-        assert_eq!(refused.code(), Code::PermissionDenied);
-        let refused = authorize(
-            &peer,
-            "/baetyl.node.v1.LocalService/GetProperties",
-            &HeaderMap::new(),
-        )
-        .unwrap_err();
-        assert_eq!(refused.code(), Code::Unauthenticated);
-    }
-
-    #[test]
-    fn on_an_application_socket_a_token_opens_exactly_the_rows_of_applications() {
-        let key = SigningKey::generate().unwrap();
-        let public = key.public_key().to_vec();
-        let authorize = apps(move || Some(public.clone()));
-        let claims = token::Claims {
-            app: "web".into(),
-            service: "web".into(),
-            instance: "i".into(),
-            iat: 0,
-        };
-        let bearer = format!("Bearer {}", token::issue(&claims, |bytes| key.sign(bytes)));
-        for (path, roles) in TABLE {
-            for role in Role::ALL {
-                let claimed = [(ROLE, role.as_str()), ("authorization", bearer.as_str())];
-                let answer = authorize(&unix(0), path, &headers(&claimed));
-                assert_eq!(answer.is_ok(), roles.contains(&Role::App), "{role} {path}");
-                let without = authorize(&unix(0), path, &headers(&claimed[..1]));
-                assert_eq!(
-                    without.unwrap_err().code(),
-                    Code::Unauthenticated,
-                    "{role} {path}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn before_engine_told_its_key_tokens_cannot_be_checked() {
-        let refused = apps(|| None)(
-            &unix(1),
-            "/faas.Function/Call",
-            &headers(&[("authorization", "Bearer x")]),
-        );
-        assert_eq!(refused.unwrap_err().code(), Code::Unavailable);
-    }
-}
+mod tests;

@@ -19,6 +19,7 @@ use crate::error::{BoxError, chain};
 use crate::fsio;
 use crate::kit::Kit;
 use crate::telemetry::{self, LogFormat};
+use crate::tls::ServiceIdentity;
 
 /// Exit code for a wrong command line or configuration: starting again changes nothing.
 const EXIT_USAGE: u8 = 2;
@@ -61,6 +62,8 @@ pub struct ShellConfig {
     pub log: LogConfig,
     /// Threads and shutdown.
     pub process: ProcessConfig,
+    /// Who the service is towards the others of its node.
+    pub tls: TlsConfig,
 }
 
 /// The shell's sections as a program names them. [`ShellConfig`] unless the program has an `admin` section of its own.
@@ -123,6 +126,26 @@ impl Default for ProcessConfig {
     }
 }
 
+/// The section `tls`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsConfig {
+    /// Directory with `tls.crt`, `tls.key` and `ca.crt`, which may be replaced while the service runs. Nothing: the
+    /// services of the node talk over Unix sockets.
+    pub dir: Option<PathBuf>,
+}
+
+impl TlsConfig {
+    /// The kit with the identity in the directory, if one is named.
+    #[must_use]
+    pub fn identify(&self, kit: Kit) -> Kit {
+        match &self.dir {
+            Some(dir) => kit.with_identity(ServiceIdentity::mounted(&kit, dir)),
+            None => kit,
+        }
+    }
+}
+
 /// The command line of a thin binary.
 #[derive(Parser, Debug)]
 #[command(
@@ -136,8 +159,10 @@ struct Cli {
     command: Command,
 }
 
+/// What every program can do. Programs with further subcommands flatten it into their own clap type and give it to
+/// [`Service::execute`].
 #[derive(Subcommand, Debug)]
-enum Command {
+pub enum Command {
     /// Run the service until SIGTERM or SIGINT; a second signal ends it at once
     Run(RunArgs),
     /// Print the version
@@ -208,18 +233,59 @@ impl Service {
         Fut: Future<Output = Result<(), E>>,
         E: Into<BoxError>,
     {
+        self.main_with::<ShellConfig, C, F, Fut, E>(about, run)
+    }
+
+    /// As [`Service::main`], for a program whose configuration names the shell's sections otherwise.
+    pub fn main_with<S, C, F, Fut, E>(self, about: &'static str, run: F) -> ExitCode
+    where
+        S: Shell,
+        C: Configuration,
+        F: FnOnce(C, Kit) -> Fut,
+        Fut: Future<Output = Result<(), E>>,
+        E: Into<BoxError>,
+    {
         let mut command = Cli::command().name(self.program).about(about);
         match parse(&mut command, std::env::args_os()) {
-            Ok(Command::Run(args)) => self.run(&args, run),
-            Ok(Command::Version) => print(&format!("{} {}\n", self.program, crate::VERSION)),
-            Ok(Command::Completion { shell }) => {
-                let mut script = Vec::new();
-                clap_complete::generate(shell, &mut command, self.program, &mut script);
-                print(&String::from_utf8_lossy(&script))
-            }
+            Ok(parsed) => self.execute_with::<S, C, F, Fut, E>(parsed, command, run),
             Err(error) => {
                 let _ = error.print();
                 ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_USAGE))
+            }
+        }
+    }
+
+    /// Does what the command line says; `program` is the whole of it, for completion scripts.
+    pub fn execute<C, F, Fut, E>(self, command: Command, program: clap::Command, run: F) -> ExitCode
+    where
+        C: Configuration,
+        F: FnOnce(C, Kit) -> Fut,
+        Fut: Future<Output = Result<(), E>>,
+        E: Into<BoxError>,
+    {
+        self.execute_with::<ShellConfig, C, F, Fut, E>(command, program, run)
+    }
+
+    fn execute_with<S, C, F, Fut, E>(
+        self,
+        command: Command,
+        mut program: clap::Command,
+        run: F,
+    ) -> ExitCode
+    where
+        S: Shell,
+        C: Configuration,
+        F: FnOnce(C, Kit) -> Fut,
+        Fut: Future<Output = Result<(), E>>,
+        E: Into<BoxError>,
+    {
+        match command {
+            Command::Run(args) => self.run_with::<S, C, F, Fut, E>(&args, run),
+            Command::Version => print(&format!("{} {}\n", self.program, crate::VERSION)),
+            Command::Completion { shell } => {
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut program, self.program, &mut script);
+                print(&String::from_utf8_lossy(&script))
             }
         }
     }
@@ -365,6 +431,7 @@ where
         fsio::create_dir_mode(kit.data_dir(), 0o755)?;
     }
     watch_signals(&kit)?;
+    let kit = shell.tls.identify(kit);
     let mut running = Box::pin(run(config, kit.clone()));
     // As far as it gets at once: what it waits for is registered before anybody can ask whether it is ready.
     let at_once = std::future::poll_fn(|context| Poll::Ready(running.as_mut().poll(context)));

@@ -9,9 +9,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::fsio;
+use crate::grpc::{Connect, ConnectError, Endpoint};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use crate::tasks::{Failure, Tasks};
+use crate::tls::ServiceIdentity;
 
 /// The surroundings of a service: its name, directories, tasks, readiness, metrics and clock. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -25,6 +27,7 @@ struct Inner {
     readiness: Readiness,
     metrics: Metrics,
     clock: Clock,
+    identity: Option<ServiceIdentity>,
 }
 
 impl Kit {
@@ -41,6 +44,7 @@ impl Kit {
             readiness: Readiness::new(),
             metrics: Metrics::new(name),
             clock,
+            identity: None,
         }))
     }
 
@@ -50,7 +54,7 @@ impl Kit {
     }
 
     /// Another service in this process. It has its own name, tasks, latches and metric names; it shares the
-    /// data directory, the clock and the shutdown of this one, and can be [stopped](Self::stop) alone.
+    /// data directory, the clock, the identity and the shutdown of this one, and can be [stopped](Self::stop) alone.
     pub fn child(&self, name: &str) -> Self {
         Self(Arc::new(Inner {
             name: name.to_owned(),
@@ -59,6 +63,7 @@ impl Kit {
             readiness: self.0.readiness.child(name),
             metrics: self.0.metrics.child(name),
             clock: self.0.clock.clone(),
+            identity: self.0.identity.clone(),
         }))
     }
 
@@ -74,7 +79,49 @@ impl Kit {
             readiness: self.0.readiness.clone(),
             metrics: self.0.metrics.clone(),
             clock: self.0.clock.clone(),
+            identity: self.0.identity.clone(),
         }))
+    }
+
+    /// The same service, which shows this identity to the others of its node from now on.
+    #[must_use]
+    pub fn with_identity(&self, identity: ServiceIdentity) -> Self {
+        Self(Arc::new(Inner {
+            name: self.0.name.clone(),
+            data_dir: self.0.data_dir.clone(),
+            tasks: self.0.tasks.clone(),
+            readiness: self.0.readiness.clone(),
+            metrics: self.0.metrics.clone(),
+            clock: self.0.clock.clone(),
+            identity: Some(identity),
+        }))
+    }
+
+    /// Who this service is towards the others of its node over TCP (section `tls` of the configuration). None: they talk
+    /// over Unix sockets.
+    pub fn identity(&self) -> Option<&ServiceIdentity> {
+        self.0.identity.as_ref()
+    }
+
+    /// The way to another service of this node: as `configured`, else its core socket. `https` is spoken with the
+    /// [identity](Self::identity) of this service.
+    ///
+    /// # Errors
+    /// For `https` without an identity.
+    pub fn peer(
+        &self,
+        configured: Option<&Endpoint>,
+        service: &str,
+    ) -> Result<Connect, ConnectError> {
+        let socket = || Endpoint::unix(self.core_socket(service));
+        let endpoint = configured.cloned().unwrap_or_else(socket);
+        if !matches!(endpoint, Endpoint::Https(_)) {
+            return Ok(Connect::new(endpoint));
+        }
+        match &self.0.identity {
+            Some(identity) => Ok(Connect::new(endpoint).tls(identity.clone())),
+            None => Err(ConnectError::NoIdentity(endpoint)),
+        }
     }
 
     /// The service name, without `baetyl-`.

@@ -26,6 +26,7 @@ use tracing::Instrument as _;
 
 use crate::kit::Kit;
 use crate::listen::{BindError, Io, Listen, Listener, Peer, PeerAddr, UnixAccess};
+use crate::tls::{Clients, ServiceIdentity};
 
 /// A peer that has not finished its handshake by then is not going to.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,13 +44,38 @@ pub enum ServerTls {
     Fixed(Arc<ServerConfig>),
     /// Replaced by its sender, for example after a renewal.
     Watched(watch::Receiver<Arc<ServerConfig>>),
+    /// The identity of a service inside its node. Without credentials whoever connects is hung up on.
+    Identity(ServiceIdentity, Clients),
 }
 
 impl ServerTls {
-    fn current(&self) -> Arc<ServerConfig> {
+    fn current(&self) -> Option<Arc<ServerConfig>> {
         match self {
-            Self::Fixed(config) => Arc::clone(config),
-            Self::Watched(receiver) => Arc::clone(&receiver.borrow()),
+            Self::Fixed(config) => Some(Arc::clone(config)),
+            Self::Watched(receiver) => Some(Arc::clone(&receiver.borrow())),
+            Self::Identity(identity, clients) => identity.server(*clients),
+        }
+    }
+
+    /// What a server inside a node speaks at `listen`: TLS with the identity of its service over TCP, nothing over a Unix
+    /// socket, nor on loopback without an identity.
+    ///
+    /// # Errors
+    /// [`ServeError::Plaintext`] for all else without an identity.
+    pub fn in_node(
+        kit: &Kit,
+        server: &str,
+        listen: &Listen,
+        clients: Clients,
+    ) -> Result<Option<Self>, ServeError> {
+        match (listen, kit.identity()) {
+            (Listen::Unix(_), _) => Ok(None),
+            (Listen::Tcp(_), Some(identity)) => Ok(Some(Self::Identity(identity.clone(), clients))),
+            (Listen::Tcp(addr), None) if addr.ip().is_loopback() => Ok(None),
+            (Listen::Tcp(_), None) => Err(ServeError::Plaintext {
+                server: server.to_owned(),
+                listen: listen.clone(),
+            }),
         }
     }
 }
@@ -76,6 +102,17 @@ pub enum ServeError {
         server: String,
         /// Why.
         source: BindError,
+    },
+    /// Plaintext that others could read.
+    #[error(
+        "server {server} at {listen} is reachable from other machines; give this service a certificate (tls.dir), or let \
+         it listen on 127.0.0.1 or a Unix socket"
+    )]
+    Plaintext {
+        /// Which server.
+        server: String,
+        /// Where.
+        listen: Listen,
     },
     /// The bound address could not be read or written to the run directory.
     #[error("cannot record the address of server {server} in the run directory")]
@@ -167,7 +204,16 @@ async fn connections(
             Ok((io, addr)) => {
                 let context = context.clone();
                 let kill = context.kill.clone();
-                let tls = tls.as_ref().map(ServerTls::current);
+                let tls = match &tls {
+                    None => None,
+                    Some(tls) => match tls.current() {
+                        Some(config) => Some(config),
+                        None => {
+                            tracing::debug!(peer = %addr, "hung up: there are no credentials yet");
+                            continue;
+                        }
+                    },
+                };
                 let serving = async move {
                     kill.run_until_cancelled(Box::pin(context.serve(io, addr, tls)))
                         .await;

@@ -15,9 +15,12 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 mod certificate;
+mod mounted;
+mod service;
 mod verify;
 
 pub use certificate::{CertificateInfo, fingerprint, spki_sha256};
+pub use service::{Ageless, Clients, Credentials, IdentitySender, ServiceIdentity};
 pub use verify::{CertTime, Pin, Validity};
 
 use verify::{ClientChain, PinnedServer, ServerChain};
@@ -48,6 +51,9 @@ pub enum TlsError {
     /// The roots are unusable.
     #[error("the trusted certificates cannot be used to verify a peer")]
     Roots(#[from] rustls::client::VerifierBuilderError),
+    /// A service was given the certificate of another authority, or one that is not for both sides of a connection.
+    #[error("none of the authorities given with the certificate vouches for it")]
+    Foreign(#[source] rustls::Error),
     /// A certificate cannot be parsed.
     #[error("the certificate cannot be parsed: {0}")]
     Malformed(String),

@@ -40,7 +40,8 @@ fn is_word(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
 }
 
-fn is_dns_name(text: &str) -> bool {
+/// True for a DNS name of small letters, as most Kubernetes objects are called: at most 253 characters.
+pub fn is_dns_name(text: &str) -> bool {
     let part = |part: &str| {
         let bytes = part.as_bytes();
         let edge = |byte: Option<&u8>| {

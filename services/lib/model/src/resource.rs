@@ -12,6 +12,7 @@ pub mod probe;
 pub mod quantity;
 pub mod secret;
 pub mod service;
+pub mod strategy;
 pub mod time;
 pub mod validate;
 pub mod view;
@@ -30,11 +31,14 @@ pub use service::{
     ContainerPort, Device, EnvVar, Function, FunctionConfig, Resources, Security, Service,
     VolumeMount,
 };
+pub use strategy::Strategy;
 pub use validate::{
     FieldError, Rules, validate_application, validate_certificate, validate_configuration,
     validate_node, validate_registry, validate_secret,
 };
-pub use volume::{EmptyDir, HostPath, NamedRef, Reference, RegistryRef, Volume, VolumeSource};
+pub use volume::{
+    Claim, EmptyDir, HostPath, NamedRef, Reference, RegistryRef, Volume, VolumeSource,
+};
 
 /// Labels and annotations with a meaning of their own.
 pub mod label {
@@ -64,6 +68,8 @@ pub mod label {
     pub const ACCELERATOR: &str = "baetyl-accelerator";
     /// "online": the one way to have images pulled at every start.
     pub const IMAGE_PULL: &str = "baetyl-image-pull";
+    /// How an application is updated: `rolling` or `recreate`.
+    pub const UPDATE_STRATEGY: &str = "baetyl-update-strategy";
 }
 
 /// Paths with a meaning of their own inside an instance.

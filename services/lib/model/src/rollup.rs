@@ -69,7 +69,16 @@ pub fn health(shape: Shape, instances: &[&InstanceStatus], before: &Restarts) ->
         RunStatus::Succeeded => Health::Succeeded,
         RunStatus::Running => Health::Ready,
         RunStatus::Unknown => Health::Unknown,
-        RunStatus::Pending | RunStatus::Failed => Health::Starting,
+        RunStatus::Pending | RunStatus::Failed => {
+            let waiting = instances
+                .iter()
+                .find(|instance| !instance.ready && !instance.cause.is_empty());
+            Health::Starting {
+                why: waiting.map_or_else(String::new, |instance| {
+                    format!("{}: {}", instance.name, instance.cause)
+                }),
+            }
+        }
     }
 }
 

@@ -117,7 +117,10 @@ pub enum Health {
     /// Nobody can tell.
     Unknown,
     /// Not ready, and nothing speaks against its becoming so.
-    Starting,
+    Starting {
+        /// What it waits for, as far as anybody says; may be empty.
+        why: String,
+    },
     /// All wanted instances are ready.
     Ready,
     /// A job that ended well.
@@ -232,6 +235,9 @@ pub struct Update {
     left: Duration,
     /// For how long the running release has been ready without a break, as of `at`.
     ready_for: Option<Duration>,
+    /// What the release on probation waits for, as it was told last.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    waits_for: String,
     /// When this was written, by the program's clock.
     at: Duration,
 }
@@ -252,6 +258,7 @@ impl Update {
             resumes: 0,
             left: Duration::ZERO,
             ready_for: None,
+            waits_for: String::new(),
             at: Duration::ZERO,
         }
     }
@@ -370,6 +377,7 @@ impl Update {
         let timeless = |update: &Self| Self {
             left: Duration::ZERO,
             ready_for: None,
+            waits_for: String::new(),
             at: Duration::ZERO,
             ..update.clone()
         };

@@ -44,5 +44,5 @@ pub use materialise::{PrepareError, put_instance_file};
 pub use ports::{PortPool, PortsExhausted, UidPool, UidsExhausted};
 pub use recover::recover;
 pub use runtime::{NativeRuntime, OpenError, RestartError, RunError, StopError};
-pub use spec::{InstanceId, InstanceSpec, WorkloadKey, WorkloadKind, WorkloadSpec};
+pub use spec::{InstanceId, InstanceSpec, Instances, WorkloadKey, WorkloadKind, WorkloadSpec};
 pub use status::{InstanceStatus, Observed, Phase, Reason, WorkloadState};

@@ -8,7 +8,7 @@ use baetyl_model::{AppName, Namespace, ServiceName, Version};
 
 use crate::config::NativeConfig;
 use crate::record::StateDir;
-use crate::spec::{InstanceId, WorkloadKey};
+use crate::spec::{InstanceId, Instances as _, WorkloadKey};
 
 /// The directories of the runtime.
 #[derive(Debug, Clone)]

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use baetyl_model::AppName;
 
-use crate::spec::{DEFAULT_PORTS, InstanceId, RunAs, WorkloadKey};
+use crate::spec::{DEFAULT_PORTS, InstanceId, Instances as _, RunAs, WorkloadKey};
 
 /// No port of the range is free.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -21,7 +21,7 @@ use crate::materialise::{PrepareError, materialise};
 use crate::paths::Paths;
 use crate::secrets;
 use crate::shared::Shared;
-use crate::spec::{DEFAULT_GRACE, InstanceId, WorkloadKey, WorkloadSpec};
+use crate::spec::{DEFAULT_GRACE, InstanceId, Instances as _, WorkloadKey, WorkloadSpec};
 use crate::status::{InstanceUsage, Observed, Warning};
 use crate::usage;
 use crate::workload::{Command, Workload};

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use baetyl_model::resource::Probe;
-use baetyl_model::{AppName, Namespace, ServiceName, Version};
+pub use baetyl_model::workload::WorkloadKey;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -30,22 +30,14 @@ pub const DEFAULT_PORTS: RangeInclusive<u16> = 50200..=51000;
 /// Grace between SIGTERM and SIGKILL when the spec says nothing: Kubernetes' default.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 
-/// One service of one application version. Directories on disk follow these four parts.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct WorkloadKey {
-    /// `baetyl-edge` or `baetyl-edge-system`.
-    pub namespace: Namespace,
-    /// Application.
-    pub app: AppName,
-    /// Version of the application.
-    pub version: Version,
-    /// Service of the application.
-    pub service: ServiceName,
+/// The instances of a workload. Directories on disk follow the four parts of its key.
+pub trait Instances {
+    /// The id of instance `index` (from 1).
+    fn instance(&self, index: u32) -> InstanceId;
 }
 
-impl WorkloadKey {
-    /// The id of its instance `index` (from 1).
-    pub fn instance(&self, index: u32) -> InstanceId {
+impl Instances for WorkloadKey {
+    fn instance(&self, index: u32) -> InstanceId {
         InstanceId {
             workload: self.clone(),
             index,
@@ -53,20 +45,10 @@ impl WorkloadKey {
     }
 }
 
-impl fmt::Display for WorkloadKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}.{}.{}.{}",
-            self.namespace, self.app, self.version, self.service
-        )
-    }
-}
-
 /// One instance of a workload. Shown as `<ns>.<app>.<version>.<service>.<i>`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct InstanceId {
-    /// The workload it belongs to.
+    /// The workload it belongs to: one service of one application version.
     pub workload: WorkloadKey,
     /// From 1.
     pub index: u32,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{InstanceId, InstancePort, WorkloadKey};
+use crate::spec::{InstanceId, InstancePort, Instances as _, WorkloadKey};
 
 /// Everything the runtime supervises, as it is now. Cheap to clone.
 #[derive(Debug, Clone, Default)]

@@ -12,7 +12,7 @@ use crate::end::living_shim;
 use crate::instance::{Begin, Instance, Order, Outcome};
 use crate::policy::{self, Job, JobState, Seen};
 use crate::shared::Shared;
-use crate::spec::{DEFAULT_GRACE, RestartPolicy, WorkloadKind, WorkloadSpec};
+use crate::spec::{DEFAULT_GRACE, Instances as _, RestartPolicy, WorkloadKind, WorkloadSpec};
 use crate::status::WorkloadState;
 
 /// Beyond the grace: how long instances may take to be gone when they are told to stop. Starting takes up to 30 s and

@@ -24,6 +24,7 @@ pub struct Leaf {
     uris: Vec<String>,
     not_before: Timestamp,
     not_after: Timestamp,
+    for_clients: bool,
 }
 
 /// A key with its certificate.
@@ -46,6 +47,7 @@ impl Leaf {
             uris: Vec::new(),
             not_before: "2000-01-01T00:00:00Z".parse().unwrap(),
             not_after: "2100-01-01T00:00:00Z".parse().unwrap(),
+            for_clients: true,
         }
     }
 
@@ -71,6 +73,13 @@ impl Leaf {
         self
     }
 
+    /// For servers only; other certificates are for both sides of a connection.
+    #[must_use]
+    pub fn for_servers(mut self) -> Self {
+        self.for_clients = false;
+        self
+    }
+
     fn params(&self) -> CertificateParams {
         let mut params = CertificateParams::new(self.names.clone()).expect("valid names");
         for uri in &self.uris {
@@ -84,10 +93,11 @@ impl Leaf {
         params.not_after = rcgen::date_time_ymd(1970, 1, 1) + since_epoch(self.not_after);
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        if self.for_clients {
+            let clients = ExtendedKeyUsagePurpose::ClientAuth;
+            params.extended_key_usages.push(clients);
+        }
         params
     }
 }

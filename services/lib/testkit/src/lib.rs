@@ -14,6 +14,7 @@ mod clock;
 mod dir;
 mod eventually;
 mod identity;
+mod mount;
 mod net;
 mod skip;
 
@@ -23,5 +24,6 @@ pub use clock::ManualClock;
 pub use dir::TestDir;
 pub use eventually::{PATIENCE, eventually, until};
 pub use identity::{Leaf, TestCa, TestIdentity};
+pub use mount::SecretMount;
 pub use net::{ClosedPort, bound_listener, free_port};
 pub use skip::skipped;

@@ -37,13 +37,14 @@ impl Executor for Echo {
 fn main() -> ExitCode {
     let Cli::Run { door, workers } = Cli::parse();
     program("baetyl-runtime-echo", &door.log, async |stop| {
+        let way = door.door()?;
         let profile = Profile {
             runtime: "echo".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             functions: specs(&functions::load(&door.functions_file)?),
             concurrency: workers,
         };
-        serve(&door.door(), &profile, &Echo, &stop).await;
+        serve(&way, &profile, &Echo, &stop).await;
         Ok(())
     })
 }

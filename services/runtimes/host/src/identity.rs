@@ -7,8 +7,8 @@ use baetyl_proto::token::{self, Claims, TokenError};
 
 /// A token with its claims.
 #[derive(Clone, Debug)]
-pub(crate) struct Identity {
-    /// Application, service and instance, as engine wrote them.
+pub(crate) struct Proof {
+    /// Application, service and instance, as engine wrote them or told us.
     pub(crate) claims: Claims,
     /// The token itself.
     pub(crate) token: String,
@@ -26,18 +26,26 @@ pub(crate) enum IdentityError {
     NoToken { path: PathBuf, source: TokenError },
 }
 
-impl Identity {
-    /// Reads the token file.
-    pub(crate) fn read(path: &Path) -> Result<Self, IdentityError> {
+impl Proof {
+    /// Reads the token file. A token of a whole application names neither `service` nor `instance`: these are ours then.
+    pub(crate) fn read(path: &Path, service: &str, instance: &str) -> Result<Self, IdentityError> {
         let bytes = fsio::read_limited(path, 16 * 1024).map_err(|source| IdentityError::Read {
             path: path.to_owned(),
             source,
         })?;
         let token = String::from_utf8_lossy(&bytes).trim().to_owned();
-        let claims = token::read(&token).map_err(|source| IdentityError::NoToken {
+        let mut claims = token::read(&token).map_err(|source| IdentityError::NoToken {
             path: path.to_owned(),
             source,
         })?;
+        for (claimed, own) in [
+            (&mut claims.service, service),
+            (&mut claims.instance, instance),
+        ] {
+            if claimed.is_empty() {
+                own.clone_into(claimed);
+            }
+        }
         Ok(Self { claims, token })
     }
 }

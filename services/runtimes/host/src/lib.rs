@@ -17,7 +17,7 @@ mod worker;
 
 pub use call::{Answer, Call, Gone, Kind};
 pub use frame::MAX_PAYLOAD;
-pub use link::{Door, Executor, Profile, serve};
+pub use link::{Door, Executor, Profile, Way, serve};
 pub use pool::{Pool, PoolError, PoolSettings};
 pub use runtime::{Args, DoorArgs, Language, RuntimeError, program, run, specs};
 pub use worker::Program;

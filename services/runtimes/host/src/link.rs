@@ -8,6 +8,7 @@ use std::time::Duration;
 use baetyl_kit::backoff::Backoff;
 use baetyl_kit::error::chain;
 use baetyl_kit::grpc::{Connect, ConnectError, Endpoint};
+use baetyl_kit::tls::{self, Ageless, Identity, Roots, ServerTrust, TlsError};
 use baetyl_proto::function::register_request::Message as Up;
 use baetyl_proto::function::register_response::Message as Down;
 use baetyl_proto::function::runtime_service_client::RuntimeServiceClient;
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
 use crate::call::{Call, Open};
-use crate::identity::{Identity, IdentityError};
+use crate::identity::{IdentityError, Proof};
 
 /// The protocol this runtime speaks.
 const PROTOCOL: u32 = 1;
@@ -60,12 +61,53 @@ pub struct Profile {
 /// Where the proxy is and how to prove who we are.
 #[derive(Clone, Debug)]
 pub struct Door {
-    /// Socket of the proxy for applications (`BAETYL_FUNCTION_SOCKET`).
-    pub socket: PathBuf,
-    /// The instance's token (`BAETYL_TOKEN_FILE`); read again for every connection.
+    /// How to get there.
+    pub way: Way,
+    /// The token of the instance or its application (`BAETYL_TOKEN_FILE`); read again for every connection.
     pub token_file: PathBuf,
+    /// Our service, if the token names none.
+    pub service: String,
+    /// Our instance, if the token names none.
+    pub instance: String,
     /// Time the invocations in progress get when the runtime is asked to stop.
     pub drain: Duration,
+}
+
+/// How to get to the proxy.
+#[derive(Clone, Debug)]
+pub enum Way {
+    /// Its socket for applications (`BAETYL_FUNCTION_SOCKET`).
+    Socket(PathBuf),
+    /// Its gRPC listener (`BAETYL_FUNCTION_ADDRESS`). All files are read again for every connection.
+    Tls {
+        /// `https://host:port`; the certificate of the proxy must be good for the host.
+        address: Endpoint,
+        /// The authorities that may vouch for it (`BAETYL_CA_FILE`).
+        ca_file: PathBuf,
+        /// A certificate to show and its key (`BAETYL_CERT_FILE`, `BAETYL_KEY_FILE`).
+        own: Option<(PathBuf, PathBuf)>,
+    },
+}
+
+impl Way {
+    fn connect(&self) -> Result<Connect, TlsError> {
+        match self {
+            Self::Socket(path) => Ok(Connect::new(Endpoint::unix(path))),
+            Self::Tls {
+                address,
+                ca_file,
+                own,
+            } => {
+                let trust = ServerTrust::Roots(Roots::load(ca_file)?);
+                let own = own
+                    .as_ref()
+                    .map(|(certificate, key)| Identity::load(certificate, key))
+                    .transpose()?;
+                let config = tls::client_config(&trust, own, Some(Arc::new(Ageless)))?;
+                Ok(Connect::new(address.clone()).tls(config))
+            }
+        }
+    }
 }
 
 /// Why a connection to the proxy ended or did not come about. All of these are tried again.
@@ -73,6 +115,8 @@ pub struct Door {
 enum LinkError {
     #[error("cannot prove who this runtime is")]
     Identity(#[from] IdentityError),
+    #[error("the certificates for the way to the function proxy cannot be used")]
+    Tls(#[from] TlsError),
     #[error("the way to the function proxy cannot be used")]
     Connect(#[from] ConnectError),
     #[error("the function proxy is away or refused the registration: {}", .0.message())]
@@ -136,7 +180,8 @@ struct Session<'a, E> {
 impl<E: Executor> Session<'_, E> {
     /// One connection, from registration to its end. Ok only after a drain.
     async fn run(&self, backoff: &mut Backoff) -> Result<(), LinkError> {
-        let identity = Identity::read(&self.door.token_file)?;
+        let door = self.door;
+        let identity = Proof::read(&door.token_file, &door.service, &door.instance)?;
         // Twice the concurrency for answers and their chunks; senders wait when the proxy is slow.
         let (out, outgoing) = mpsc::channel(self.profile.concurrency as usize * 2 + 16);
         // Cannot be full or closed: it was made above.
@@ -159,12 +204,10 @@ impl<E: Executor> Session<'_, E> {
 
     async fn register(
         &self,
-        identity: &Identity,
+        identity: &Proof,
         outgoing: mpsc::Receiver<RegisterRequest>,
     ) -> Result<(Streaming<RegisterResponse>, Duration), LinkError> {
-        let channel = Connect::new(Endpoint::unix(&self.door.socket))
-            .bearer(&identity.token)
-            .lazy()?;
+        let channel = self.door.way.connect()?.bearer(&identity.token).lazy()?;
         let mut client = RuntimeServiceClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
@@ -190,7 +233,7 @@ impl<E: Executor> Session<'_, E> {
 
     async fn exchange(
         &self,
-        identity: &Identity,
+        identity: &Proof,
         mut incoming: Streaming<RegisterResponse>,
         out: mpsc::Sender<RegisterRequest>,
         period: Duration,
@@ -260,7 +303,7 @@ impl<E: Executor> Session<'_, E> {
         }
     }
 
-    fn registration(&self, identity: &Identity, concurrency: u32) -> Registration {
+    fn registration(&self, identity: &Proof, concurrency: u32) -> Registration {
         Registration {
             protocol_min: PROTOCOL,
             protocol_max: PROTOCOL,

@@ -6,13 +6,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use baetyl_kit::error::chain;
+use baetyl_kit::grpc::Endpoint;
 use baetyl_kit::telemetry::{self, LogFormat, TelemetryError};
 use baetyl_proto::function::FunctionSpec;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::functions::{self, Function, FunctionsError};
-use crate::link::{Door, Profile, serve};
+use crate::link::{Door, Profile, Way, serve};
 use crate::pool::{Pool, PoolError, PoolSettings};
 use crate::worker::Program;
 
@@ -20,11 +21,49 @@ use crate::worker::Program;
 #[derive(Clone, Debug, clap::Args)]
 pub struct DoorArgs {
     /// Socket of the function proxy for applications
-    #[arg(long, env = "BAETYL_FUNCTION_SOCKET", value_name = "PATH")]
-    pub socket: PathBuf,
+    #[arg(
+        long,
+        env = "BAETYL_FUNCTION_SOCKET",
+        value_name = "PATH",
+        required_unless_present = "address"
+    )]
+    pub socket: Option<PathBuf>,
+    /// gRPC listener of the function proxy, https://host:port; counts more than the socket
+    #[arg(
+        long,
+        env = "BAETYL_FUNCTION_ADDRESS",
+        value_name = "URL",
+        requires = "ca_file"
+    )]
+    pub address: Option<Endpoint>,
+    /// File with the authorities (PEM) that vouch for the proxy at that address
+    #[arg(long, env = "BAETYL_CA_FILE", value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// File with a certificate (PEM) to show there besides the token
+    #[arg(
+        long,
+        env = "BAETYL_CERT_FILE",
+        value_name = "FILE",
+        requires = "key_file"
+    )]
+    pub cert_file: Option<PathBuf>,
+    /// File with the key of that certificate (PEM)
+    #[arg(
+        long,
+        env = "BAETYL_KEY_FILE",
+        value_name = "FILE",
+        requires = "cert_file"
+    )]
+    pub key_file: Option<PathBuf>,
     /// File with the application token of this instance
     #[arg(long, env = "BAETYL_TOKEN_FILE", value_name = "FILE")]
     pub token_file: PathBuf,
+    /// Service of the application, where the token does not name it
+    #[arg(long, env = "BAETYL_SERVICE_NAME", value_name = "NAME")]
+    pub service: Option<String>,
+    /// This instance, where the token does not name it
+    #[arg(long, env = "BAETYL_INSTANCE_NAME", value_name = "NAME")]
+    pub instance: Option<String>,
     /// List of the functions
     #[arg(
         long,
@@ -96,6 +135,9 @@ pub enum RuntimeError {
     /// The workers cannot be told what to load.
     #[error("the workers cannot be started")]
     Pool(#[from] PoolError),
+    /// What engine tells every runtime is not all there.
+    #[error("the way to the function proxy is not known: {0} is missing")]
+    Way(&'static str),
     /// Threads or signals are refused.
     #[error("the operating system refuses what a process needs")]
     Process(#[source] std::io::Error),
@@ -106,11 +148,34 @@ pub enum RuntimeError {
 
 impl DoorArgs {
     /// Where the proxy is and how to prove who we are.
-    pub fn door(&self) -> Door {
-        Door {
-            socket: self.socket.clone(),
+    ///
+    /// # Errors
+    /// When no way to the proxy is named, or one that nobody can take.
+    pub fn door(&self) -> Result<Door, RuntimeError> {
+        Ok(Door {
+            way: self.way()?,
             token_file: self.token_file.clone(),
+            service: self.service.clone().unwrap_or_default(),
+            instance: self.instance.clone().unwrap_or_default(),
             drain: Duration::from_secs(self.drain_seconds),
+        })
+    }
+
+    fn way(&self) -> Result<Way, RuntimeError> {
+        let own = self.cert_file.clone().zip(self.key_file.clone());
+        match (&self.address, &self.ca_file, &self.socket) {
+            (Some(address @ Endpoint::Https(_)), Some(ca_file), _) => Ok(Way::Tls {
+                address: address.clone(),
+                ca_file: ca_file.clone(),
+                own,
+            }),
+            (Some(_), None, _) => Err(RuntimeError::Way("BAETYL_CA_FILE")),
+            // The token shall be readable for nobody else.
+            (Some(_), Some(_), _) => Err(RuntimeError::Way("an address that begins with https://")),
+            (None, _, Some(socket)) => Ok(Way::Socket(socket.clone())),
+            (None, _, None) => Err(RuntimeError::Way(
+                "BAETYL_FUNCTION_ADDRESS or BAETYL_FUNCTION_SOCKET",
+            )),
         }
     }
 }
@@ -124,6 +189,7 @@ pub async fn run(
     language: Language,
     stop: &CancellationToken,
 ) -> Result<(), RuntimeError> {
+    let door = args.door.door()?;
     let functions = functions::load(&args.door.functions_file)?;
     let settings = PoolSettings {
         workers: args.workers.into(),
@@ -145,7 +211,7 @@ pub async fn run(
         functions: specs(&functions),
         concurrency: args.workers.into(),
     };
-    serve(&args.door.door(), &profile, &pool, stop).await;
+    serve(&door, &profile, &pool, stop).await;
     Ok(())
 }
 

@@ -16,6 +16,7 @@ use crate::call::{Call, Kind, Open};
 
 mod link;
 mod pool;
+mod tls;
 
 /// Makes calls and takes their answers, as the link does.
 struct Caller {

@@ -180,14 +180,35 @@ impl IdentityStore {
                 return Ok(false);
             }
         }
+        self.begin(&mut state, offered)?;
+        Ok(true)
+    }
+
+    /// Installs what a copy holds, unless there is an identity, which always wins; durable when this returns. False when
+    /// there is.
+    ///
+    /// # Errors
+    /// When it is faulty or cannot be written.
+    pub(crate) fn adopt(&self, parts: Parts) -> Result<bool, IdentityError> {
+        let offered = Identity::try_from(parts)?;
+        let mut state = self.lock();
+        if state.current.is_some() {
+            return Ok(false);
+        }
+        self.begin(&mut state, offered)?;
+        Ok(true)
+    }
+
+    /// A first identity, or one that has nothing to do with the renewals of the one before.
+    fn begin(&self, state: &mut State, identity: Identity) -> Result<(), IdentityError> {
         let next = State {
-            current: Some(Arc::new(offered)),
+            current: Some(Arc::new(identity)),
             pending: None,
             retired: Vec::new(),
         };
-        self.replace(&mut state, next)?;
+        self.replace(state, next)?;
         self.current.send_replace(state.current.clone());
-        Ok(true)
+        Ok(())
     }
 
     /// Keeps a renewed identity beside the one in use; durable when this returns.

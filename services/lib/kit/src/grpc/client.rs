@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -28,6 +29,7 @@ use tower::Service;
 
 use super::ROLE;
 use crate::listen::Listen;
+use crate::tls::{CertificateInfo, ServiceIdentity};
 use crate::trace::{TRACEPARENT, TraceContext};
 
 /// A channel that names our role and carries the trace context: what generated clients are made with
@@ -136,14 +138,23 @@ pub enum ClientTls {
     Fixed(Arc<ClientConfig>),
     /// Replaced by its sender, for example after a renewal.
     Watched(watch::Receiver<Arc<ClientConfig>>),
+    /// The identity of a service inside its node. Without credentials no connection comes about.
+    Identity(ServiceIdentity),
 }
 
 impl ClientTls {
-    fn current(&self) -> Arc<ClientConfig> {
+    fn current(&self) -> io::Result<Arc<ClientConfig>> {
         match self {
-            Self::Fixed(config) => Arc::clone(config),
-            Self::Watched(receiver) => Arc::clone(&receiver.borrow()),
+            Self::Fixed(config) => Ok(Arc::clone(config)),
+            Self::Watched(receiver) => Ok(Arc::clone(&receiver.borrow())),
+            Self::Identity(identity) => identity.client(),
         }
+    }
+}
+
+impl From<ServiceIdentity> for ClientTls {
+    fn from(identity: ServiceIdentity) -> Self {
+        Self::Identity(identity)
     }
 }
 
@@ -165,6 +176,11 @@ pub enum ConnectError {
     /// `https` without a TLS configuration.
     #[error("{0} needs a TLS configuration; give one or use http")]
     NeedsTls(Endpoint),
+    /// Another service of the node by `https`, and this one has no identity.
+    #[error(
+        "{0} wants to know who calls and this service has no certificate; name their directory in tls.dir, or use a Unix socket"
+    )]
+    NoIdentity(Endpoint),
     /// The host cannot be used as a name.
     #[error("{0} has no host that can be a TLS server name")]
     BadHost(Endpoint),
@@ -189,6 +205,7 @@ pub struct Connect {
     bearer: Option<String>,
     tls: Option<ClientTls>,
     server_name: Option<String>,
+    server_id: Option<String>,
     keepalive: Option<Duration>,
     connect_timeout: Duration,
 }
@@ -207,6 +224,7 @@ impl Connect {
             bearer: None,
             tls: None,
             server_name: None,
+            server_id: None,
             keepalive,
             connect_timeout: CONNECT_TIMEOUT,
         }
@@ -237,6 +255,13 @@ impl Connect {
     #[must_use]
     pub fn server_name(mut self, name: impl Into<String>) -> Self {
         self.server_name = Some(name.into());
+        self
+    }
+
+    /// Expects this SPIFFE id in the server's certificate besides its name. Says nothing about other ways than `https`.
+    #[must_use]
+    pub fn server_id(mut self, id: impl Into<String>) -> Self {
+        self.server_id = Some(id.into());
         self
     }
 
@@ -287,10 +312,13 @@ impl Connect {
                 let host = self.server_name.as_deref().unwrap_or(host);
                 let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
                     .map_err(|_| bad_host())?;
-                (
-                    Target::Tls(authority.clone(), name, tls),
-                    authority.as_str(),
-                )
+                let secured = Secured {
+                    authority: authority.clone(),
+                    name,
+                    tls,
+                    id: self.server_id.clone(),
+                };
+                (Target::Tls(Box::new(secured)), authority.as_str())
             }
         };
         // Always `http` for tonic, which refuses `https` without its own TLS; the connector speaks TLS, and
@@ -345,7 +373,44 @@ impl Interceptor for Outgoing {
 enum Target {
     Unix(PathBuf),
     Tcp(String),
-    Tls(String, ServerName<'static>, ClientTls),
+    Tls(Box<Secured>),
+}
+
+#[derive(Clone, Debug)]
+struct Secured {
+    authority: String,
+    name: ServerName<'static>,
+    tls: ClientTls,
+    id: Option<String>,
+}
+
+impl Secured {
+    async fn connect(self) -> io::Result<TlsStream<TcpStream>> {
+        let config = self.tls.current()?;
+        let stream = tcp(&self.authority).await?;
+        let stream = TlsConnector::from(config)
+            .connect(self.name, stream)
+            .await?;
+        if let Some(id) = &self.id {
+            check_id(&stream, &self.authority, id)?;
+        }
+        Ok(stream)
+    }
+}
+
+/// Before a byte of ours is sent.
+fn check_id(stream: &TlsStream<TcpStream>, authority: &str, expected: &str) -> io::Result<()> {
+    let shown = stream.get_ref().1.peer_certificates();
+    let info = shown
+        .and_then(|chain| chain.first())
+        .and_then(|certificate| CertificateInfo::parse(certificate).ok());
+    match info.as_ref().and_then(CertificateInfo::spiffe_id) {
+        Some(id) if id == expected => Ok(()),
+        other => Err(io::Error::other(format!(
+            "{authority} is {} and not {expected}",
+            other.unwrap_or("nobody in particular")
+        ))),
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -371,11 +436,7 @@ impl Service<Uri> for Connector {
             let connected: Box<dyn Stream> = match target {
                 Target::Unix(path) => Box::new(UnixStream::connect(path).await?),
                 Target::Tcp(authority) => Box::new(tcp(&authority).await?),
-                Target::Tls(authority, name, tls) => {
-                    let stream = tcp(&authority).await?;
-                    let connector = TlsConnector::from(tls.current());
-                    Box::new(connector.connect(name, stream).await?)
-                }
+                Target::Tls(secured) => Box::new(secured.connect().await?),
             };
             Ok(TokioIo::new(connected))
         })

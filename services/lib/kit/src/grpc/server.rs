@@ -19,6 +19,7 @@ use super::{Authorize, methods, reflection};
 use crate::kit::Kit;
 use crate::listen::{Listen, Listener, UnixAccess};
 use crate::serve::{self, ServeError, ServerTls};
+use crate::tls::Clients;
 
 /// Collects services and then serves them as a required task.
 ///
@@ -33,6 +34,7 @@ pub struct Server {
     own_deadlines: &'static [&'static str],
     access: UnixAccess,
     tls: Option<ServerTls>,
+    in_node: Option<Clients>,
     http: Option<Router>,
 }
 
@@ -52,6 +54,7 @@ impl Server {
             own_deadlines: &[],
             access: UnixAccess::Private,
             tls: None,
+            in_node: None,
             http: None,
         }
     }
@@ -110,6 +113,14 @@ impl Server {
         self
     }
 
+    /// Over TCP: speaks TLS with the identity of this service ([`Kit::identity`]) and looks at `clients`' certificates;
+    /// without an identity it listens on loopback only. Unix sockets stay as they are.
+    #[must_use]
+    pub fn in_node(mut self, clients: Clients) -> Self {
+        self.in_node = Some(clients);
+        self
+    }
+
     /// Answers what is not a path of one of the gRPC services with `router`, on the same port. The
     /// authorisation function is not asked for these.
     #[must_use]
@@ -121,8 +132,9 @@ impl Server {
     /// Binds and serves until shutdown. Returns where, with the real port.
     ///
     /// # Errors
-    /// When it cannot bind.
-    pub async fn serve(self, listen: &Listen) -> Result<Listen, ServeError> {
+    /// When it cannot bind, or would speak plaintext beyond loopback [inside a node](Self::in_node).
+    pub async fn serve(mut self, listen: &Listen) -> Result<Listen, ServeError> {
+        self.secure(listen)?;
         let listener = serve::bind(&self.name, listen, self.access).await?;
         self.serve_on(listener)
     }
@@ -130,10 +142,22 @@ impl Server {
     /// As [`serve`](Self::serve), on a listener that is already bound.
     ///
     /// # Errors
-    /// When the address cannot be recorded.
+    /// When the address cannot be recorded, or as [`serve`](Self::serve).
     pub fn serve_on(mut self, listener: Listener) -> Result<Listen, ServeError> {
+        let addr = listener.local_addr();
+        self.secure(&addr.map_err(|source| ServeError::Address {
+            server: self.name.clone(),
+            source,
+        })?)?;
         let (kit, name, tls) = (self.kit.clone(), self.name.clone(), self.tls.take());
         serve::http_on(&kit, &name, listener, tls, self.into_router())
+    }
+
+    fn secure(&mut self, listen: &Listen) -> Result<(), ServeError> {
+        if let Some(clients) = self.in_node {
+            self.tls = ServerTls::in_node(&self.kit, &self.name, listen, clients)?;
+        }
+        Ok(())
     }
 
     /// The services with everything around them, for tests without a socket. Requests need a

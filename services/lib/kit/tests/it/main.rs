@@ -7,5 +7,6 @@
 
 mod echo;
 mod grpc;
+mod in_node;
 mod process;
 mod tls;

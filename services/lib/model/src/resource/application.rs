@@ -106,6 +106,10 @@ pub struct JobConfig {
     /// `Never` (default) or `OnFailure`.
     #[serde(skip_serializing_if = "is_default")]
     pub restart_policy: String,
+    /// Kube: when it runs, again and again, as five fields of cron (`*/5 * * * *`); empty: once, at once. Baetyl v2 has
+    /// no such thing.
+    #[serde(skip_serializing_if = "is_default")]
+    pub schedule: String,
 }
 
 /// Horizontal scaling.
@@ -196,6 +200,12 @@ impl Application {
             .clone()
             .or_else(deprecated)
             .unwrap_or_default()
+    }
+
+    /// The times of a scheduled job; None: it is none.
+    pub fn schedule(&self) -> Option<String> {
+        let schedule = self.job().schedule;
+        (self.workload() == "job" && !schedule.is_empty()).then_some(schedule)
     }
 
     /// Whether it uses the machine's network; also when the first service says so (deprecated).

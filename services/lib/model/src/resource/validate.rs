@@ -15,6 +15,7 @@ use crate::name::{AppName, NameError, ServiceName, is_system_name};
 mod data;
 mod node;
 mod probe;
+pub mod schedule;
 mod service;
 mod volume;
 
@@ -202,6 +203,9 @@ fn scaling(app: &Application, findings: &mut Findings<'_>) {
     if let Some(job) = &app.job_config {
         job_config(job, &mut findings.at("jobConfig"));
     }
+    if app.schedule().is_some() && app.mode() == "native" {
+        findings.add("jobConfig.schedule", "scheduled jobs need mode kube");
+    }
     if let Some(scale) = app
         .auto_scale
         .as_ref()
@@ -232,6 +236,11 @@ fn job_config(job: &JobConfig, findings: &mut Findings<'_>) {
         &job.restart_policy,
         &["Never", "OnFailure"],
     );
+    if !job.schedule.is_empty()
+        && let Err(message) = schedule::check(&job.schedule)
+    {
+        findings.add("schedule", message);
+    }
 }
 
 fn auto_scale(scale: &AutoScale, findings: &mut Findings<'_>) {

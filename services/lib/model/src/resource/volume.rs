@@ -22,6 +22,9 @@ pub struct Volume {
     /// A directory that lives as long as the instance.
     #[serde(skip_serializing_if = "is_default")]
     pub empty_dir: Option<EmptyDir>,
+    /// Kube: a PersistentVolumeClaim that is there already.
+    #[serde(skip_serializing_if = "is_default")]
+    pub persistent_volume_claim: Option<Claim>,
     /// REST only: a certificate; stored as a secret volume.
     #[serde(skip_serializing_if = "is_default")]
     pub certificate: Option<NamedRef>,
@@ -38,6 +41,8 @@ pub enum VolumeSource<'a> {
     Secret(&'a Reference),
     /// A directory that lives as long as the instance.
     EmptyDir(&'a EmptyDir),
+    /// A PersistentVolumeClaim (kube).
+    Claim(&'a Claim),
     /// A certificate (REST only).
     Certificate(&'a NamedRef),
 }
@@ -50,6 +55,9 @@ impl Volume {
             self.config.as_ref().map(VolumeSource::Config),
             self.secret.as_ref().map(VolumeSource::Secret),
             self.empty_dir.as_ref().map(VolumeSource::EmptyDir),
+            self.persistent_volume_claim
+                .as_ref()
+                .map(VolumeSource::Claim),
             self.certificate.as_ref().map(VolumeSource::Certificate),
         ];
         all.into_iter().flatten().collect()
@@ -96,6 +104,17 @@ pub struct EmptyDir {
     /// Quantity.
     #[serde(skip_serializing_if = "is_default")]
     pub size_limit: String,
+}
+
+/// A PersistentVolumeClaim in the application's Kubernetes namespace; nobody makes or removes it for the application.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Claim {
+    /// Name of the claim.
+    pub claim_name: String,
+    /// Refuse writes of every service.
+    #[serde(skip_serializing_if = "is_default")]
+    pub read_only: bool,
 }
 
 /// A resource by name alone.

@@ -181,7 +181,9 @@ fn an_instance_that_is_started_again_and_again_fails_its_release() {
     };
     assert_eq!(
         health_of(one, &[crashing(2)], &Restarts::new()),
-        Health::Starting
+        Health::Starting {
+            why: "web.1: exit code 1".to_owned()
+        }
     );
     let reason = "web.1 was started again 3 times: exit code 1".to_owned();
     assert_eq!(
@@ -191,7 +193,9 @@ fn an_instance_that_is_started_again_and_again_fails_its_release() {
     let before = restarts(&[crashing(3)]);
     assert_eq!(
         health_of(one, &[crashing(5)], &before),
-        Health::Starting,
+        Health::Starting {
+            why: "web.1: exit code 1".to_owned()
+        },
         "a former life does not count"
     );
     let reason = "web.1 failed: no such program".to_owned();

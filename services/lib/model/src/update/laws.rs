@@ -28,7 +28,7 @@ fn limits() -> Limits {
 fn any_health() -> impl Strategy<Value = Health> {
     prop_oneof![
         1 => Just(Health::Unknown),
-        1 => Just(Health::Starting),
+        1 => Just(Health::Starting { why: "no image".into() }),
         4 => Just(Health::Ready),
         1 => Just(Health::Succeeded),
         2 => Just(Health::Failing { reason: "it exits".into() }),
@@ -266,7 +266,7 @@ proptest! {
             if applied {
                 world.next(Event::Applied { release: release(10) });
             }
-            let health = if starting { Health::Starting } else { Health::Unknown };
+            let health = if starting { Health::Starting { why: String::new() } } else { Health::Unknown };
             world.next(Event::Observed { release: release(10), health });
             // Less than any deadline: it is the starts that end it.
             world.now += Duration::from_secs(seconds);

@@ -52,6 +52,7 @@ impl Update {
     /// What a program that was started again must tell the runtime and sync once more.
     fn resume(&mut self) -> Vec<Effect> {
         self.ready_for = None;
+        self.waits_for.clear();
         if matches!(
             self.state,
             State::Applying { back: false } | State::Probing { back: false }
@@ -130,6 +131,7 @@ impl Update {
         }
         self.failure = None;
         self.ready_for = None;
+        self.waits_for.clear();
         self.state = State::Staging { attempts: 0 };
         self.left = self.limits.stage;
         vec![Effect::Stage {
@@ -153,6 +155,7 @@ impl Update {
     fn run(&mut self, release: Release, back: bool) -> Vec<Effect> {
         self.running = Some(release.clone());
         self.ready_for = None;
+        self.waits_for.clear();
         self.resumes = 0;
         self.state = State::Applying { back };
         self.left = self.limits.apply;
@@ -218,7 +221,10 @@ impl Update {
         }
         match health {
             Health::Unknown => {}
-            Health::Starting => self.ready_for = None,
+            Health::Starting { why } => {
+                self.ready_for = None;
+                self.waits_for = why;
+            }
             Health::Ready => {
                 self.ready_for.get_or_insert(Duration::ZERO);
             }
@@ -267,7 +273,12 @@ impl Update {
                 }
             }
             State::Probing { back } if late => {
-                self.fail(back, format!("not ready within {:?}", self.limits.probe))
+                let waits_for = match self.waits_for.as_str() {
+                    "" => String::new(),
+                    why => format!(": {why}"),
+                };
+                let reason = format!("not ready within {:?}{waits_for}", self.limits.probe);
+                self.fail(back, reason)
             }
             State::Failed if settled && self.running == self.target => self.healthy(),
             State::Failed if settled && self.running == self.good => {
@@ -291,6 +302,7 @@ impl Update {
         self.state = state;
         self.left = Duration::ZERO;
         self.ready_for = None;
+        self.waits_for.clear();
         vec![Effect::Ended { phase }]
     }
 

@@ -10,6 +10,12 @@ fn release(version: &str) -> Release {
     }
 }
 
+fn waiting(why: &str) -> Health {
+    Health::Starting {
+        why: why.to_owned(),
+    }
+}
+
 /// An update with a clock; every step checks that the state survives being written and read.
 struct Run {
     update: Update,
@@ -123,7 +129,7 @@ fn a_good_release_is_staged_run_watched_and_healthy() {
     assert_eq!(it.update.running(), None);
     assert_eq!(it.staged("1"), [run("1")]);
     assert_eq!(it.applied("1"), []);
-    assert_eq!(it.observed("1", Health::Starting), []);
+    assert_eq!(it.observed("1", waiting("")), []);
     assert_eq!(it.observed("1", Health::Ready), []);
     assert_eq!(it.update.wake_in(), Some(5 * SECOND));
     assert_eq!(it.after(4 * SECOND), []);
@@ -171,10 +177,15 @@ fn a_release_that_never_becomes_ready_is_undone() {
     let mut it = Run::new();
     it.deploy("1");
     it.probe("2");
-    it.observed("2", Health::Starting);
+    it.observed("2", waiting(""));
     assert_eq!(it.after(Duration::from_secs(299)), []);
     assert_eq!(it.after(SECOND), [run("1")]);
     assert_eq!(it.failure(), ("2", "not ready within 300s"));
+    it.probe("3");
+    it.observed("3", waiting("web.1: its image cannot be pulled"));
+    it.after(300 * SECOND);
+    let reason = "not ready within 300s: web.1: its image cannot be pulled";
+    assert_eq!(it.failure(), ("3", reason));
 }
 
 #[test]
@@ -184,7 +195,7 @@ fn a_release_that_comes_and_goes_is_not_healthy() {
     for _ in 0..50 {
         it.observed("1", Health::Ready);
         assert_eq!(it.after(4 * SECOND), []);
-        it.observed("1", Health::Starting);
+        it.observed("1", waiting(""));
     }
     assert_eq!(it.update.phase(), Some(Phase::Probing));
     assert_eq!(

@@ -1,7 +1,7 @@
 //! Trees are plain directories here: what matters is what is written where.
 
 use super::*;
-use crate::spec::WorkloadKey;
+use crate::spec::{Instances as _, WorkloadKey};
 
 const HYBRID: &str = "\
 30 24 0:25 / /sys/fs/cgroup ro,nosuid - tmpfs tmpfs ro,mode=755

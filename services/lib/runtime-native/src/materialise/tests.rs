@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::program::{Entry, resolve};
 use super::*;
 use crate::config::NativeConfig;
-use crate::spec::{PROGRAM_MOUNT, Program, WorkloadKey};
+use crate::spec::{Instances as _, PROGRAM_MOUNT, Program, WorkloadKey};
 use crate::status::Reason;
 
 struct Fixture {

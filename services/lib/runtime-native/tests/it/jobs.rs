@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use baetyl_runtime_native::spec::WorkloadKind;
+use baetyl_runtime_native::spec::{Instances as _, WorkloadKind};
 use baetyl_runtime_native::{InstanceSpec, Observed, Phase, WorkloadSpec, WorkloadState};
 
 use crate::node::{Node, ended, key, kill, script, service};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baetyl_runtime_native::config::{Backoff, CgroupMode, LogLimits, SecretsDir};
-use baetyl_runtime_native::spec::{Program, RestartPolicy};
+use baetyl_runtime_native::spec::{Instances as _, Program, RestartPolicy};
 use baetyl_runtime_native::status::{ProcessIdent, RunRecord};
 use baetyl_runtime_native::{
     InstanceId, InstanceSpec, InstanceStatus, NativeConfig, NativeRuntime, Observed, Phase,

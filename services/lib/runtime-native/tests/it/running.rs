@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use baetyl_runtime_native::spec::{
-    Content, FileSpec, Mount, MountSource, PROGRAM_MOUNT, Program, RestartPolicy,
+    Content, FileSpec, Instances as _, Mount, MountSource, PROGRAM_MOUNT, Program, RestartPolicy,
 };
 use baetyl_runtime_native::status::RunEnd;
 use baetyl_runtime_native::{

@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex};
 
 use baetyl_kit::Kit;
 use baetyl_kit::grpc::{Server, same_user};
-use baetyl_kit::listen::Listen;
+use baetyl_kit::listen::{Listen, Peer};
 use baetyl_proto::function::register_response::Message as Down;
 use baetyl_proto::function::runtime_service_server::{RuntimeService, RuntimeServiceServer};
 use baetyl_proto::function::{
@@ -15,20 +15,21 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::*;
-use crate::link::{Door, Executor, Profile, serve};
+use crate::link::{Door, Executor, Profile, Way, serve};
 
 type Downstream = ReceiverStream<Result<RegisterResponse, Status>>;
 
 /// A proxy whose every connection is handed to the test.
 #[derive(Clone)]
-struct FakeProxy {
-    connections: mpsc::Sender<Connection>,
-    heartbeat_ms: u32,
+pub(super) struct FakeProxy {
+    pub(super) connections: mpsc::Sender<Connection>,
+    pub(super) heartbeat_ms: u32,
 }
 
-struct Connection {
-    authorization: String,
-    registration: Registration,
+pub(super) struct Connection {
+    pub(super) authorization: String,
+    pub(super) registration: Registration,
+    pub(super) peer: Peer,
     up: Streaming<RegisterRequest>,
     down: mpsc::Sender<Result<RegisterResponse, Status>>,
 }
@@ -43,6 +44,7 @@ impl RuntimeService for FakeProxy {
     ) -> Result<Response<Downstream>, Status> {
         let authorization = request.metadata().get("authorization");
         let authorization = authorization.unwrap().to_str().unwrap().to_owned();
+        let peer = request.extensions().get::<Peer>().unwrap().clone();
         let mut up = request.into_inner();
         let Some(Up::Registration(registration)) = up.message().await?.unwrap().message else {
             return Err(Status::invalid_argument("not a registration"));
@@ -58,6 +60,7 @@ impl RuntimeService for FakeProxy {
         let connection = Connection {
             authorization,
             registration,
+            peer,
             up,
             down,
         };
@@ -99,7 +102,7 @@ impl Connection {
 
 /// Echoes, except for a payload "hold": that call is kept.
 #[derive(Clone, Default)]
-struct Echo {
+pub(super) struct Echo {
     held: Arc<Mutex<Vec<Call>>>,
 }
 
@@ -133,23 +136,17 @@ impl World {
             iat: 0,
         };
         let token = issue(&claims, |_| [7; 64]);
-        std::fs::write(dir.path().join("token"), format!("{token}\n")).unwrap();
+        dir.write("token", format!("{token}\n"));
         let (sender, connections) = mpsc::channel(4);
         let kit = proxy(dir.path(), &sender, heartbeat_ms).await;
         let door = Door {
-            socket: dir.path().join("proxy.sock"),
+            way: Way::Socket(dir.path().join("proxy.sock")),
+            service: String::new(),
+            instance: String::new(),
             token_file: dir.path().join("token"),
             drain: PATIENCE,
         };
-        let profile = Profile {
-            runtime: "echo".to_owned(),
-            version: "1".to_owned(),
-            functions: vec![FunctionSpec {
-                name: "f".to_owned(),
-                ..FunctionSpec::default()
-            }],
-            concurrency: 4,
-        };
+        let profile = profile();
         let (echo, stop) = (Echo::default(), CancellationToken::new());
         let running = tokio::spawn({
             let (echo, stop) = (echo.clone(), stop.clone());
@@ -176,6 +173,18 @@ impl World {
             self.echo.held.lock().unwrap().pop().ok_or("not yet")
         })
         .await
+    }
+}
+
+pub(super) fn profile() -> Profile {
+    Profile {
+        runtime: "echo".to_owned(),
+        version: "1".to_owned(),
+        functions: vec![FunctionSpec {
+            name: "f".to_owned(),
+            ..FunctionSpec::default()
+        }],
+        concurrency: 4,
     }
 }
 

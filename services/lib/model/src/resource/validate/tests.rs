@@ -353,6 +353,7 @@ fn a_volume_has_exactly_one_source() {
         json!({"name": "vv", "certificate": {"name": "c1"}}),
         json!({"name": "vv", "hostPath": {"path": "data/x"}}),
         json!({"name": "vv", "emptyDir": {}}),
+        json!({"name": "vv", "persistentVolumeClaim": {"claimName": "data.db"}}),
     ] {
         assert_eq!(mistakes(kube_app(), volume(good)), [""; 0]);
     }
@@ -381,7 +382,31 @@ fn a_volume_has_exactly_one_source() {
         volume(json!({"name": "vv", "emptyDir": {"sizeLimit": "big"}})),
         "sizeLimit: \"big\"",
     );
+    one_mistake(
+        kube_app(),
+        volume(json!({"name": "vv", "persistentVolumeClaim": {"claimName": "Data"}})),
+        "volumes[0].persistentVolumeClaim.claimName",
+    );
+    let mut native = volume(json!({"name": "vv", "persistentVolumeClaim": {"claimName": "data"}}));
+    merge::apply(
+        &mut native,
+        json!({"mode": "native", "services": [{"name": "s1", "command": ["x"]}]}),
+    );
+    one_mistake(kube_app(), native, "needs mode kube");
     let twice =
         json!({"volumes": [{"name": "vv", "emptyDir": {}}, {"name": "vv", "emptyDir": {}}]});
     one_mistake(kube_app(), twice, "volumes[1].name: \"vv\" is used twice");
+}
+
+#[test]
+fn a_scheduled_job_needs_a_timetable_and_kubernetes() {
+    let job = |schedule: &str| json!({"workload": "job", "jobConfig": {"schedule": schedule}});
+    assert_eq!(mistakes(kube_app(), job("*/5 * * * *")), [""; 0]);
+    one_mistake(kube_app(), job("*/5 * * *"), "jobConfig.schedule: ");
+    let mut native = job("*/5 * * * *");
+    merge::apply(
+        &mut native,
+        json!({"mode": "native", "services": [{"name": "s1", "command": ["x"]}]}),
+    );
+    one_mistake(kube_app(), native, "scheduled jobs need mode kube");
 }

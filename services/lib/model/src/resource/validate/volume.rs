@@ -5,6 +5,7 @@ use std::path::{Component, Path};
 use super::super::{Application, VolumeSource};
 use super::service::quantity;
 use super::{Findings, unique};
+use crate::labels::is_dns_name;
 use crate::name::ResourceName;
 
 /// True when a path cannot leave the place it is put in.
@@ -20,8 +21,11 @@ pub(super) fn volumes(app: &Application, findings: &mut Findings<'_>) {
         findings.name("name", ResourceName::new(volume.name.as_str()));
         match volume.sources().as_slice() {
             [] => findings.here(
-                "has no source; one of hostPath, config, secret, certificate, emptyDir is needed",
+                "has no source; one of hostPath, config, secret, certificate, emptyDir, persistentVolumeClaim is needed",
             ),
+            [VolumeSource::Claim(_)] if app.mode() == "native" => {
+                findings.add("persistentVolumeClaim", "needs mode kube");
+            }
             [one] => source(*one, &mut findings),
             several => findings.here(format!(
                 "has {} sources; exactly one is needed",
@@ -67,6 +71,14 @@ fn source(source: VolumeSource<'_>, findings: &mut Findings<'_>) {
                 "certificate.name",
                 ResourceName::new(certificate.name.as_str()),
             );
+        }
+        VolumeSource::Claim(claim) => {
+            if !is_dns_name(&claim.claim_name) {
+                findings.add(
+                    "persistentVolumeClaim.claimName",
+                    "must be 1 to 253 characters of a-z, 0-9, '-' and '.', each part between dots beginning and ending with a letter or digit",
+                );
+            }
         }
         VolumeSource::EmptyDir(dir) => {
             findings.one_of("emptyDir.medium", &dir.medium, &["Memory"]);

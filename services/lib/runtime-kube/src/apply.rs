@@ -1,0 +1,321 @@
+//! Applying: each object by a server-side apply with our field manager, never by force, and not at all when the live copy
+//! was made from the same body.
+
+use std::collections::BTreeMap;
+
+use baetyl_model::workload::WorkloadKey;
+use bytes::Bytes;
+use http::Method;
+use serde_json::{Value, json};
+use tokio::time::{Duration, Instant, sleep};
+
+use crate::client::{Call, Resource};
+use crate::error::{ApiError, ErrorKind, KubeError};
+use crate::inventory;
+use crate::names;
+use crate::object::Object;
+use crate::render::{Rendered, Workload};
+use crate::runtime::Cluster;
+use crate::seen::{APPLIED, Bare, Meta, Record};
+
+#[cfg(test)]
+mod tests;
+
+/// A server-side apply; YAML, of which JSON is a part.
+pub(crate) const APPLY: &str = "application/apply-patch+yaml";
+/// How often it is looked whether something that is deleted has gone.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long Kubernetes may take to know a kind that was just defined.
+const DEFINED: Duration = Duration::from_secs(10);
+
+impl Cluster {
+    /// Applies all objects of a version.
+    pub(crate) async fn apply(&self, rendered: &Rendered) -> Result<(), KubeError> {
+        if rendered.kind == Workload::Objects {
+            return self.apply_authored(rendered).await;
+        }
+        for object in &rendered.objects {
+            self.put(object, None)
+                .await
+                .map_err(|error| error.about(object))?;
+        }
+        Ok(())
+    }
+
+    /// Objects an author wrote: with the rights of `baetyl-apply`, all that can be applied, and what cannot be is told of
+    /// each.
+    async fn apply_authored(&self, rendered: &Rendered) -> Result<(), KubeError> {
+        let key = &rendered.key;
+        let kinds = inventory::kinds(&rendered.objects);
+        let mut data = self.inventory(key).await?;
+        let entry = data.entry(key.version.to_string()).or_default();
+        let all = inventory::read(entry).union(&kinds).cloned().collect();
+        *entry = inventory::write(&all);
+        let record = inventory::object(key, key.version.as_str(), &data);
+        self.put(&record, None)
+            .await
+            .map_err(|error| error.about(&record))?;
+        let user = applier(key);
+        let defines = rendered
+            .objects
+            .iter()
+            .any(|object| object.kind == "CustomResourceDefinition");
+        let mut errors = Vec::new();
+        for object in &rendered.objects {
+            let mut result = self.put(object, Some(&user)).await;
+            let end = Instant::now() + DEFINED;
+            while defines && is_undefined(&result) && Instant::now() < end {
+                sleep(LOOK).await;
+                result = self.put(object, Some(&user)).await;
+            }
+            if let Err(error) = result {
+                errors.push(error.about(format!("{} {}", object.kind, object.name)));
+            }
+        }
+        joined(errors)
+    }
+
+    /// What a YAML application consists of, by version.
+    pub(crate) async fn inventory(
+        &self,
+        key: &WorkloadKey,
+    ) -> Result<BTreeMap<String, String>, KubeError> {
+        let name = inventory::name(key.app.as_str());
+        let path = Resource::CONFIG_MAP.one(key.namespace.as_str(), &name);
+        let record: Option<Record> = self.api.find(Call::get(path)).await?;
+        Ok(record.map(|record| record.data).unwrap_or_default())
+    }
+
+    /// Makes an object what it shall be.
+    pub(crate) async fn put(&self, object: &Object, user: Option<&str>) -> Result<(), KubeError> {
+        let resource = self.api.resource(&object.api_version, &object.kind).await?;
+        let path = resource.one(&object.namespace, &object.name);
+        let digest = digest(&object.body);
+        let live = self.settled(&path, user).await?;
+        if let Some(live) = &live {
+            if is_content(object) {
+                return same_content(object, live);
+            }
+            check_ours(object, live)?;
+            if live.annotations.applied.as_deref() == Some(digest.as_str()) {
+                return Ok(());
+            }
+            if object.kind == "Job" {
+                // Its template stays what it is as long as it lives.
+                self.delete_and_wait(&path, live, user).await?;
+            }
+        }
+        let body = Bytes::from(marked(&object.body, &digest).to_string());
+        match (self.patch(&path, body.clone(), user).await, &live) {
+            (Err(ApiError::Status(status)), Some(live))
+                if status.is_immutable() && is_replaceable(&object.kind) =>
+            {
+                tracing::info!(%object, reason = %status, "replaced, because it cannot be changed");
+                self.delete_and_wait(&path, live, user).await?;
+                Ok(self.patch(&path, body, user).await?)
+            }
+            (result, _) => Ok(result?),
+        }
+    }
+
+    /// The object as it is; waits while it is being deleted: what is applied to it then would go with it.
+    async fn settled(&self, path: &str, user: Option<&str>) -> Result<Option<Meta>, KubeError> {
+        let end = Instant::now() + self.config.times.gone;
+        loop {
+            let live: Option<Bare> = self.api.find(Call::get(path).metadata().user(user)).await?;
+            match live {
+                Some(live) if live.metadata.is_ending() => {}
+                live => return Ok(live.map(|live| live.metadata)),
+            }
+            if Instant::now() >= end {
+                return Err(still_there());
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Sends a server-side apply.
+    pub(crate) async fn patch(
+        &self,
+        path: &str,
+        body: Bytes,
+        user: Option<&str>,
+    ) -> Result<(), ApiError> {
+        let manager = crate::client::encode(&self.config.field_manager);
+        let path = format!("{path}?fieldManager={manager}&force=false");
+        let call = Call::new(Method::PATCH, path)
+            .metadata()
+            .body(APPLY, body)
+            .user(user);
+        self.api.bytes(call).await.map(drop)
+    }
+
+    /// Deletes an object and everything it made, and waits until they are gone.
+    pub(crate) async fn delete_and_wait(
+        &self,
+        path: &str,
+        live: &Meta,
+        user: Option<&str>,
+    ) -> Result<(), KubeError> {
+        let options = json!({
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": "Foreground",
+            "preconditions": {"uid": live.uid},
+        });
+        let call = Call::new(Method::DELETE, path)
+            .metadata()
+            .body("application/json", options.to_string())
+            .user(user);
+        self.api.find::<serde::de::IgnoredAny>(call).await?;
+        let end = Instant::now() + self.config.times.gone;
+        loop {
+            let left: Option<Bare> = self.api.find(Call::get(path).metadata().user(user)).await?;
+            if left.is_none_or(|left| left.metadata.uid != live.uid) {
+                return Ok(());
+            }
+            if Instant::now() >= end {
+                return Err(still_there());
+            }
+            sleep(LOOK).await;
+        }
+    }
+}
+
+fn still_there() -> KubeError {
+    KubeError::new(
+        ErrorKind::Later,
+        "it is being deleted and has not gone yet; see its finalizers and its Pods",
+    )
+}
+
+/// Whose rights what an author wrote is applied with.
+pub(crate) fn applier(key: &WorkloadKey) -> String {
+    format!(
+        "system:serviceaccount:{}:{}",
+        key.namespace,
+        names::APPLY_ACCOUNT
+    )
+}
+
+fn is_undefined(result: &Result<(), KubeError>) -> bool {
+    result
+        .as_ref()
+        .is_err_and(|error| error.message.contains("no matches for kind"))
+}
+
+/// One error of all: it is worth trying again only if all are.
+fn joined(errors: Vec<KubeError>) -> Result<(), KubeError> {
+    let Some(kind) = errors.iter().map(|error| error.kind).max() else {
+        return Ok(());
+    };
+    let messages: Vec<String> = errors.into_iter().map(|error| error.message).collect();
+    Err(KubeError::new(kind, messages.join("; ")))
+}
+
+/// Kinds that may be deleted and made again when a field of theirs cannot be changed. What holds data is not among them.
+fn is_replaceable(kind: &str) -> bool {
+    matches!(
+        kind,
+        "Deployment" | "StatefulSet" | "DaemonSet" | "Job" | "Service"
+    )
+}
+
+fn label<'a>(object: &'a Object, label: &str) -> Option<&'a str> {
+    object
+        .body
+        .get("metadata")?
+        .get("labels")?
+        .get(label)?
+        .as_str()
+}
+
+/// Whether an object is the immutable content of a configuration or secret.
+fn is_content(object: &Object) -> bool {
+    label(object, names::DIGEST).is_some()
+}
+
+/// Content is called by its digest: what is there already is it.
+fn same_content(object: &Object, live: &Meta) -> Result<(), KubeError> {
+    if live.is_managed() && live.labels.digest.as_deref() == label(object, names::DIGEST) {
+        return Ok(());
+    }
+    Err(not_ours(live))
+}
+
+/// Only what carries our labels is changed.
+fn check_ours(object: &Object, live: &Meta) -> Result<(), KubeError> {
+    if !live.is_managed() {
+        return Err(not_ours(live));
+    }
+    match (label(object, names::APP_NAME), live.labels.app.as_deref()) {
+        (Some(app), Some(other)) if app != other => Err(KubeError::new(
+            ErrorKind::NotOurs,
+            format!(
+                "it is there and belongs to application \"{other}\"; give one of them another name"
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn not_ours(live: &Meta) -> KubeError {
+    let manager = match live.labels.managed_by.as_deref() {
+        None => format!("has no label {}", names::MANAGED_BY),
+        Some(other) => format!("is labelled {}={other}", names::MANAGED_BY),
+    };
+    KubeError::new(
+        ErrorKind::NotOurs,
+        format!(
+            "it is there and not ours: it {manager}; delete it, or give the application another name"
+        ),
+    )
+}
+
+/// sha256 of a body, whatever the order of its fields.
+pub(crate) fn digest(body: &Value) -> String {
+    let mut text = String::new();
+    write_sorted(body, &mut text);
+    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(digest.as_ref());
+    baetyl_model::Digest::from_sha256(bytes).to_string()
+}
+
+fn write_sorted(value: &Value, text: &mut String) {
+    match value {
+        Value::Object(fields) => {
+            let sorted: BTreeMap<_, _> = fields.iter().collect();
+            text.push('{');
+            for (name, value) in sorted {
+                text.push_str(&Value::from(name.as_str()).to_string());
+                text.push(':');
+                write_sorted(value, text);
+                text.push(',');
+            }
+            text.push('}');
+        }
+        Value::Array(items) => {
+            text.push('[');
+            for item in items {
+                write_sorted(item, text);
+                text.push(',');
+            }
+            text.push(']');
+        }
+        plain => text.push_str(&plain.to_string()),
+    }
+}
+
+/// The body with the annotation that says what it was made from.
+fn marked(body: &Value, digest: &str) -> Value {
+    let mut body = body.clone();
+    let annotations = &mut body["metadata"]["annotations"];
+    if annotations.is_null() {
+        *annotations = json!({});
+    }
+    if let Some(annotations) = annotations.as_object_mut() {
+        annotations.insert(APPLIED.to_owned(), digest.into());
+    }
+    body
+}

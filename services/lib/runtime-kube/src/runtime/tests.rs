@@ -1,0 +1,134 @@
+use std::time::Duration;
+
+use baetyl_model::workload::Observed;
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::testing::{Fake, Reply, labels, list};
+
+async fn until(
+    observed: &mut tokio::sync::watch::Receiver<std::sync::Arc<Observed>>,
+    holds: impl FnMut(&std::sync::Arc<Observed>) -> bool,
+) {
+    let seen = tokio::time::timeout(Duration::from_secs(3600), observed.wait_for(holds)).await;
+    assert!(seen.is_ok_and(|seen| seen.is_ok()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_can_tell_until_everything_was_listed() {
+    let fake = Fake::default();
+    fake.rule(3, |asked| {
+        asked.path.ends_with("/jobs").then_some(Reply::Break)
+    });
+    fake.set(
+        &list("Pod"),
+        json!({"metadata": {"name": "web-1", "namespace": "baetyl-edge", "labels": labels("web", "1")}, "status": {"phase": "Pending"}}),
+    );
+    let runtime = fake.runtime();
+    let mut observed = runtime.watch();
+    assert!(observed.borrow().unknown.is_some());
+    until(&mut observed, |seen| !seen.workloads.is_empty()).await;
+    let unknown = observed.borrow().unknown.clone().unwrap();
+    assert!(
+        unknown.contains("connection reset by peer") || unknown.contains("which jobs there are"),
+        "{unknown}"
+    );
+    until(&mut observed, |seen| seen.unknown.is_none()).await;
+    assert_eq!(observed.borrow().workloads.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_stops_answering_makes_everything_unknown_and_keeps_what_was_seen() {
+    let fake = Fake::default();
+    fake.set(
+        &list("Deployment"),
+        json!({"metadata": {"name": "web", "namespace": "baetyl-edge", "labels": labels("web", "1")}, "spec": {"replicas": 1}}),
+    );
+    let runtime = fake.seeing().await;
+    let mut observed = runtime.watch();
+    let began = Instant::now();
+    fake.freeze(true);
+    until(&mut observed, |seen| seen.unknown.is_some()).await;
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert_eq!(observed.borrow().workloads.len(), 1);
+    fake.freeze(false);
+    until(&mut observed, |seen| seen.unknown.is_none()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_break_is_not_told_of() {
+    let fake = Fake::default();
+    let runtime = fake.seeing().await;
+    let mut observed = runtime.watch();
+    observed.mark_unchanged();
+    fake.rule(18, |asked| asked.is_watch().then_some(Reply::Break));
+    fake.end_watches();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let asked = fake.asked();
+    let watches = asked.iter().filter(|asked| asked.is_watch()).count();
+    assert!(watches >= 2 * 19, "{watches} watches: none broke");
+    assert!(!observed.has_changed().unwrap());
+    assert_eq!(fake.watches(), 19);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_cluster_costs_fewer_than_six_requests_a_minute() {
+    let fake = Fake::default();
+    let _runtime = fake.seeing().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    fake.forget_asked();
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let asked = fake.asked();
+    let times: Vec<u64> = asked
+        .iter()
+        .filter(|asked| asked.is_watch())
+        .map(|asked| asked.query["timeoutSeconds"].parse().unwrap())
+        .collect();
+    assert!(
+        times.iter().all(|time| (300..=360).contains(time)),
+        "{times:?}"
+    );
+    assert!(asked.iter().all(crate::testing::Asked::is_watch));
+    // 19 watches, each asked for after five minutes at the earliest.
+    assert!(asked.len() <= 60 * 6, "{} requests in an hour", asked.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_asked_any_more_once_the_last_clone_is_gone() {
+    let fake = Fake::default();
+    let runtime = fake.seeing().await;
+    let other = runtime.clone();
+    drop(runtime);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(fake.watches(), 19);
+    drop(other);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(fake.watches(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_version_is_asked_for_again_after_the_server_was_away() {
+    let fake = Fake::default();
+    fake.rule(1, |asked| {
+        let version = json!({"gitVersion": "v1.34.4"});
+        (asked.path == "/version").then_some(Reply::Say(200, version))
+    });
+    fake.rule(1, |asked| {
+        let version = json!({"gitVersion": "v1.35.0"});
+        (asked.path == "/version").then_some(Reply::Say(200, version))
+    });
+    let runtime = fake.seeing().await;
+    let mut version = runtime.version();
+    version
+        .wait_for(|version| &**version == "v1.34.4")
+        .await
+        .unwrap();
+    fake.freeze(true);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    fake.freeze(false);
+    version
+        .wait_for(|version| &**version == "v1.35.0")
+        .await
+        .unwrap();
+}

@@ -1,0 +1,364 @@
+//! What is kept of the objects that are watched: the few fields that are used. All else, first of all `managedFields`, is
+//! skipped while reading.
+
+use std::collections::BTreeMap;
+
+use baetyl_model::jiff::Timestamp;
+use serde::Deserialize;
+
+use crate::names;
+
+/// Annotation of what we applied: sha256 of the body.
+pub(crate) const APPLIED: &str = "baetyl.io/applied";
+/// Label of the ConfigMap that says what a YAML application consists of.
+pub(crate) const INVENTORY: &str = "baetyl.io/inventory";
+
+/// Metadata.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Meta {
+    pub(crate) name: String,
+    pub(crate) namespace: String,
+    pub(crate) uid: String,
+    pub(crate) resource_version: String,
+    pub(crate) generation: i64,
+    pub(crate) creation_timestamp: Option<Timestamp>,
+    pub(crate) deletion_timestamp: Option<Timestamp>,
+    pub(crate) labels: Labels,
+    pub(crate) annotations: Annotations,
+    pub(crate) owner_references: Vec<Owner>,
+}
+
+impl Meta {
+    pub(crate) fn is_ending(&self) -> bool {
+        self.deletion_timestamp.is_some()
+    }
+
+    /// Who controls it: kind and name.
+    pub(crate) fn controller(&self) -> Option<&Owner> {
+        self.owner_references.iter().find(|owner| owner.controller)
+    }
+
+    /// Whether it is one of ours.
+    pub(crate) fn is_managed(&self) -> bool {
+        self.labels.managed_by.as_deref() == Some(names::MANAGER)
+    }
+}
+
+/// The labels that mean something here.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Labels {
+    #[serde(rename = "app.kubernetes.io/managed-by")]
+    pub(crate) managed_by: Option<Box<str>>,
+    #[serde(rename = "app.kubernetes.io/part-of")]
+    pub(crate) part_of: Option<Box<str>>,
+    #[serde(rename = "baetyl-app-name")]
+    pub(crate) app: Option<Box<str>>,
+    #[serde(rename = "baetyl-app-version")]
+    pub(crate) version: Option<Box<str>>,
+    #[serde(rename = "baetyl.io/digest")]
+    pub(crate) digest: Option<Box<str>>,
+    /// Charts name their release so.
+    #[serde(rename = "app.kubernetes.io/instance")]
+    pub(crate) instance: Option<Box<str>>,
+    /// Of the Secret of a release: `deployed`, `failed`, …
+    pub(crate) status: Option<Box<str>>,
+}
+
+/// The annotations that mean something here.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Annotations {
+    #[serde(rename = "baetyl.io/applied")]
+    pub(crate) applied: Option<Box<str>>,
+}
+
+/// Who an object belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Owner {
+    pub(crate) kind: Box<str>,
+    pub(crate) name: Box<str>,
+    pub(crate) controller: bool,
+}
+
+/// What `/status` says holds or does not.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Condition {
+    #[serde(rename = "type")]
+    pub(crate) kind: Box<str>,
+    pub(crate) status: Box<str>,
+    pub(crate) reason: Box<str>,
+    pub(crate) message: Box<str>,
+}
+
+/// A condition that holds.
+pub(crate) fn holds<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
+    find(conditions, kind).filter(|condition| &*condition.status == "True")
+}
+
+/// A condition, whether it holds or not.
+pub(crate) fn find<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| &*condition.kind == kind)
+}
+
+/// A Pod.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Pod {
+    pub(crate) metadata: Meta,
+    pub(crate) spec: PodSpec,
+    pub(crate) status: PodStatus,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct PodSpec {
+    pub(crate) node_name: Box<str>,
+    pub(crate) restart_policy: Box<str>,
+    pub(crate) host_network: bool,
+    pub(crate) containers: Vec<Container>,
+    pub(crate) init_containers: Vec<Container>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Container {
+    pub(crate) name: Box<str>,
+    pub(crate) ports: Vec<Port>,
+    /// `Always`: an init container that goes on beside the others.
+    pub(crate) restart_policy: Option<Box<str>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Port {
+    pub(crate) name: Box<str>,
+    pub(crate) container_port: u16,
+    pub(crate) host_port: u16,
+    pub(crate) protocol: Box<str>,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct PodStatus {
+    pub(crate) phase: Box<str>,
+    pub(crate) reason: Box<str>,
+    pub(crate) message: Box<str>,
+    #[serde(rename = "podIP")]
+    pub(crate) pod_ip: Box<str>,
+    pub(crate) start_time: Option<Timestamp>,
+    pub(crate) conditions: Vec<Condition>,
+    pub(crate) container_statuses: Vec<ContainerSeen>,
+    pub(crate) init_container_statuses: Vec<ContainerSeen>,
+}
+
+/// How a container does.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct ContainerSeen {
+    pub(crate) name: Box<str>,
+    pub(crate) ready: bool,
+    pub(crate) restart_count: u32,
+    pub(crate) state: State,
+    pub(crate) last_state: State,
+}
+
+/// One of the three.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct State {
+    pub(crate) waiting: Option<Waiting>,
+    pub(crate) running: Option<Running>,
+    pub(crate) terminated: Option<Terminated>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Waiting {
+    pub(crate) reason: Box<str>,
+    pub(crate) message: Box<str>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Running {}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Terminated {
+    pub(crate) reason: Box<str>,
+    pub(crate) message: Box<str>,
+    pub(crate) exit_code: i32,
+    pub(crate) signal: i32,
+}
+
+/// A Deployment, StatefulSet, DaemonSet, Job or CronJob: the fields of all of them.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Controller {
+    pub(crate) metadata: Meta,
+    pub(crate) spec: ControllerSpec,
+    pub(crate) status: ControllerStatus,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct ControllerSpec {
+    pub(crate) replicas: Option<u32>,
+    pub(crate) completions: Option<u32>,
+    pub(crate) parallelism: Option<u32>,
+    pub(crate) suspend: bool,
+    pub(crate) template: Template,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Template {
+    pub(crate) spec: TemplateSpec,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct TemplateSpec {
+    pub(crate) containers: Vec<TemplateContainer>,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct TemplateContainer {
+    pub(crate) name: Box<str>,
+    #[serde(deserialize_with = "target_of_helm")]
+    pub(crate) args: Option<Box<str>>,
+}
+
+/// Keeps of the arguments the one that names a namespace.
+fn target_of_helm<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Box<str>>, D::Error> {
+    let args: Vec<std::borrow::Cow<'de, str>> = Vec::deserialize(deserializer)?;
+    Ok(args
+        .iter()
+        .find_map(|arg| arg.strip_prefix("--namespace="))
+        .map(Box::from))
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct ControllerStatus {
+    pub(crate) observed_generation: i64,
+    pub(crate) desired_number_scheduled: u32,
+    pub(crate) conditions: Vec<Condition>,
+}
+
+impl Controller {
+    /// The namespace a Helm application is put into, if this Job does that.
+    pub(crate) fn helm_target(&self) -> Option<&str> {
+        let mut containers = self.spec.template.spec.containers.iter();
+        let helm = containers.find(|container| &*container.name == names::HELM_CONTAINER)?;
+        helm.args.as_deref()
+    }
+}
+
+/// Something that did not go well, in Kubernetes' words.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Warning {
+    pub(crate) metadata: Meta,
+    pub(crate) involved_object: Involved,
+    pub(crate) reason: Box<str>,
+    pub(crate) message: Box<str>,
+}
+
+/// What an event is about.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Involved {
+    pub(crate) kind: Box<str>,
+    pub(crate) name: Box<str>,
+    pub(crate) uid: Box<str>,
+}
+
+/// A ConfigMap or Secret of which the metadata and, of inventories, the content is read.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Record {
+    pub(crate) metadata: Meta,
+    /// Never read of a Secret: only metadata is asked for.
+    pub(crate) data: BTreeMap<String, String>,
+}
+
+/// A machine.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Machine {
+    pub(crate) metadata: MachineMeta,
+    pub(crate) status: MachineStatus,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct MachineMeta {
+    pub(crate) name: String,
+    pub(crate) resource_version: String,
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct MachineStatus {
+    pub(crate) capacity: BTreeMap<String, String>,
+    pub(crate) conditions: Vec<Condition>,
+    pub(crate) addresses: Vec<Address>,
+    pub(crate) node_info: MachineInfo,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Address {
+    #[serde(rename = "type")]
+    pub(crate) kind: Box<str>,
+    pub(crate) address: Box<str>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct MachineInfo {
+    pub(crate) architecture: Box<str>,
+    #[serde(rename = "bootID")]
+    pub(crate) boot_id: Box<str>,
+    pub(crate) container_runtime_version: Box<str>,
+    pub(crate) kernel_version: Box<str>,
+    #[serde(rename = "machineID")]
+    pub(crate) machine_id: Box<str>,
+    pub(crate) operating_system: Box<str>,
+    pub(crate) os_image: Box<str>,
+    #[serde(rename = "systemUUID")]
+    pub(crate) system_uuid: Box<str>,
+}
+
+/// A page of a list.
+#[derive(Deserialize)]
+pub(crate) struct Page<T> {
+    #[serde(default)]
+    pub(crate) metadata: PageMeta,
+    #[serde(default = "Vec::new")]
+    pub(crate) items: Vec<T>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct PageMeta {
+    pub(crate) resource_version: String,
+    #[serde(rename = "continue")]
+    pub(crate) next: String,
+}
+
+/// Metadata alone.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Bare {
+    pub(crate) metadata: Meta,
+}

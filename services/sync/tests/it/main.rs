@@ -1,0 +1,4 @@
+//! The real program.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod stage;

@@ -1,0 +1,172 @@
+//! Tests on a real Kubernetes: makes one (`tools/kubebed`), or uses the one it is shown, and runs `tests/e2e` there.
+
+mod bed;
+mod interrupt;
+mod prerequisites;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use cargo_metadata::Message;
+
+use self::bed::Bed;
+use self::interrupt::Interrupts;
+use crate::{ci, root, target_dir};
+
+/// What is tested end to end.
+#[derive(clap::Subcommand)]
+pub(crate) enum E2e {
+    /// On a real API server, kubelet and containerd: those of the test bed, or with `--context` any cluster's.
+    Kube(Kube),
+}
+
+/// How it is tested.
+#[derive(clap::Args, Default)]
+pub(crate) struct Kube {
+    /// Runs only tests whose names contain this.
+    #[arg(long)]
+    filter: Option<String>,
+    /// Uses the cluster of this kubeconfig context and no test bed.
+    #[arg(long)]
+    context: Option<String>,
+    /// Leaves the test bed standing and says how to use it and how to take it down.
+    #[arg(long, conflicts_with = "context")]
+    keep: bool,
+}
+
+/// Runs the tests.
+///
+/// # Errors
+/// When the machine lacks something (the message says what and how to have it), something does not build, or a test fails.
+pub(crate) fn run(what: &E2e) -> Result<()> {
+    let E2e::Kube(options) = what;
+    match &options.context {
+        Some(context) => on_cluster(options, context),
+        None => on_bed(options),
+    }
+}
+
+fn on_cluster(options: &Kube, context: &str) -> Result<()> {
+    prerequisites::check_cluster(context)?;
+    let mut parts = Parts::default();
+    let tests = parts.time("programs and tests", build)?;
+    let interrupts = Interrupts::catch()?;
+    let mut command = Command::new(&tests);
+    // What a test skips there it says in its output, which is shown of failed ones only otherwise.
+    command
+        .env("BAETYL_E2E_CONTEXT", context)
+        .env_remove("BAETYL_E2E_BED")
+        .arg("--show-output");
+    let outcome = parts.time("tests", || run_tests(&interrupts, command, options));
+    parts.print();
+    outcome
+}
+
+fn on_bed(options: &Kube) -> Result<()> {
+    let sources = bed::programs_of_these_sources()?;
+    prerequisites::check_bed(sources.is_none())?;
+    let mut parts = Parts::default();
+    let programs = match sources {
+        Some(programs) => programs,
+        None => parts.time("build of the bed", bed::build)?,
+    };
+    let tests = parts.time("programs and tests", build)?;
+    bed::take_down_stale();
+    let interrupts = Interrupts::catch()?;
+    let outcome = in_bed(options, &interrupts, &programs, &tests, &mut parts);
+    parts.print();
+    outcome
+}
+
+/// From a bed that comes up to one that is gone.
+fn in_bed(
+    options: &Kube,
+    interrupts: &Interrupts,
+    programs: &Path,
+    tests: &Path,
+    parts: &mut Parts,
+) -> Result<()> {
+    let mut bed = Bed::new()?;
+    let up = parts.time("bed up", || bed.up(interrupts, programs));
+    let outcome = up.and_then(|()| {
+        let command = bed.command(tests)?;
+        parts.time("tests", || run_tests(interrupts, command, options))
+    });
+    if outcome.is_err() && !interrupts.came() {
+        match bed.collect() {
+            Ok(dir) => println!("logs and what the cluster said: {}", dir.display()),
+            Err(error) => println!("could not collect the logs: {error:#}"),
+        }
+    }
+    if options.keep {
+        bed.keep();
+    }
+    parts.time("bed down", || drop(bed));
+    outcome
+}
+
+fn run_tests(interrupts: &Interrupts, mut command: Command, options: &Kube) -> Result<()> {
+    command
+        .args(&options.filter)
+        .current_dir(root().join("tests"))
+        .env("BAETYL_PROGRAMS_DIR", target_dir()?.join("debug"));
+    let status = interrupts.run(&mut command)?;
+    if !status.success() {
+        bail!("the tests failed: {status}");
+    }
+    Ok(())
+}
+
+/// Builds the programs of the workspace and the tests; answers the tests' program.
+fn build() -> Result<PathBuf> {
+    ci::build_programs()?;
+    let args = [
+        "test",
+        "--workspace",
+        "--test",
+        "e2e",
+        "--no-run",
+        "--features",
+        ci::TEST_FEATURES,
+        "--locked",
+        "--message-format=json-render-diagnostics",
+    ];
+    println!("$ cargo {}", args.join(" "));
+    let output = ci::command("cargo")
+        .args(args)
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot start cargo")?;
+    if !output.status.success() {
+        bail!("the tests do not build: {}", output.status);
+    }
+    let built = Message::parse_stream(output.stdout.as_slice()).find_map(|message| match message {
+        Ok(Message::CompilerArtifact(built)) if built.target.name == "e2e" => built.executable,
+        _ => None,
+    });
+    let program = built.context("cargo does not say where it put the tests")?;
+    Ok(program.into_std_path_buf())
+}
+
+/// How long each part took.
+#[derive(Default)]
+struct Parts(Vec<(&'static str, f64)>);
+
+impl Parts {
+    fn time<T>(&mut self, name: &'static str, part: impl FnOnce() -> T) -> T {
+        println!("\n=== {name}");
+        let start = Instant::now();
+        let value = part();
+        self.0.push((name, start.elapsed().as_secs_f64() / 60.0));
+        value
+    }
+
+    fn print(&self) {
+        println!("\npart                 minutes");
+        for (name, minutes) in &self.0 {
+            println!("{name:<20} {minutes:>7.1}");
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! `cargo xtask images`: the images of all services and runtimes without a container engine.
+//!
+//! Static programs for each architecture (`toolchain`) become layers (`layer`), layers become images with one index over
+//! the architectures (`layout`), and images go to directories, to one archive, or to a registry. The same programs give
+//! the same digests. The Dockerfile makes the same images with an engine; `--dockerfile-check` compares.
+#![allow(
+    clippy::print_stderr,
+    reason = "standard output holds the result, standard error tells what happens"
+)]
+
+mod arch;
+mod catalog;
+mod debian;
+mod dockerfile;
+mod layer;
+mod layout;
+mod oci;
+mod program;
+mod python;
+mod registry;
+mod run;
+mod served;
+mod stamp;
+mod start;
+mod toolchain;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use serde::Serialize;
+
+use arch::Arch;
+use catalog::{BIN, Base, Image, Stamp, USER};
+use layer::{Kind, Layer, Node, Tree};
+use layout::{Built, Part};
+use oci::Digest;
+use registry::{Address, Registry};
+use toolchain::{Programs, Settings};
+
+/// What an image should not exceed, in bytes as it travels; Python's is larger and known to be.
+const AIM: u64 = 8_000_000;
+
+/// How the result is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    /// A table.
+    #[default]
+    Text,
+    /// JSON.
+    Json,
+}
+
+/// The options of `cargo xtask images`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// Architectures: amd64, arm64, arm/v7. Default: that of this machine
+    #[arg(long, value_name = "ARCH", value_delimiter = ',')]
+    arch: Vec<Arch>,
+    /// Only these images
+    #[arg(long, value_name = "NAME", value_delimiter = ',', num_args = 1..)]
+    only: Vec<String>,
+    /// Only the images of edge nodes
+    #[arg(long)]
+    edge: bool,
+    /// Where each image gets a directory in OCI layout
+    #[arg(long, value_name = "DIR", default_value = "target/images/oci")]
+    out: PathBuf,
+    /// Cargo profile; images-ci builds faster and larger
+    #[arg(long, value_name = "NAME", default_value = "release")]
+    profile: String,
+    /// Cargo features, e.g. baetyl-kit/test-clock
+    #[arg(long, value_name = "FEATURE", value_delimiter = ',')]
+    features: Vec<String>,
+    /// Builds nothing; takes programs from DIR/<architecture>/bin
+    #[arg(long, value_name = "DIR")]
+    prebuilt: Option<PathBuf>,
+    /// Tag of the images. Default: the version of the workspace
+    #[arg(long)]
+    tag: Option<String>,
+    /// Sends the images to this registry, e.g. 127.0.0.1:5000 or https://registry.example/team
+    #[arg(long, value_name = "REGISTRY")]
+    push: Option<String>,
+    /// Allows plain HTTP to a registry that is neither loopback nor private
+    #[arg(long)]
+    insecure: bool,
+    /// PEM file with authorities of the registry, besides those of the web
+    #[arg(long, value_name = "FILE")]
+    registry_ca: Option<PathBuf>,
+    /// Writes all images to one archive, for `ctr images import`
+    #[arg(long, value_name = "FILE")]
+    bundle: Option<PathBuf>,
+    /// What names in layouts and archive begin with. Default: the registry of --push, else docker.io/baetyl
+    #[arg(long, value_name = "REGISTRY")]
+    registry: Option<String>,
+    /// Sends the images to a registry on this machine and back, and starts their programs (foreign ones emulated)
+    #[arg(long)]
+    check_start: bool,
+    /// Builds the Dockerfile with buildah and compares its images with these
+    #[arg(long)]
+    dockerfile_check: bool,
+    /// First installs with apt what is missing; for CI machines
+    #[arg(long)]
+    install: bool,
+    /// How the result is told
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// The result, as JSON tells it.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    version: &'a str,
+    revision: &'a str,
+    tag: &'a str,
+    /// What names begin with.
+    registry: &'a str,
+    images: Vec<Told<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Told<'a> {
+    name: &'a str,
+    /// Digest of the index.
+    digest: &'a Digest,
+    platforms: &'a [Part],
+}
+
+/// Where this command keeps what it makes.
+fn kept() -> Result<PathBuf> {
+    Ok(crate::target_dir()?.join("images"))
+}
+
+/// Builds the images and does with them what the options say.
+///
+/// # Errors
+/// When something is missing on this machine (the message names it), does not build, or does not pass a check.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let archs = match args.arch.is_empty() {
+        true => vec![Arch::host().context("images are not built for this machine; give --arch")?],
+        false => args.arch.clone(),
+    };
+    let wanted = catalog::select(&args.only, args.edge, &archs)?;
+    if args.install {
+        install(&archs, args.check_start, args.dockerfile_check)?;
+    }
+    let stamp = stamp::stamp()?;
+    let tag = args.tag.clone().unwrap_or_else(|| stamp.version.clone());
+    ensure!(
+        is_tag(&tag),
+        "{tag:?} is no tag: letters, digits, dots, dashes and underscores, at most 128"
+    );
+    let target = args
+        .push
+        .as_deref()
+        .map(|text| Address::parse(text, args.insecure))
+        .transpose()?;
+    let prefix = match (&args.registry, &target) {
+        (Some(name), _) => format!("{}/", name.trim_end_matches('/')),
+        (None, Some(address)) => address.prefix(),
+        (None, None) => "docker.io/baetyl/".to_owned(),
+    };
+    let prebuilt = programs(args, &wanted)?;
+    let images = assemble_all(&wanted, &stamp, &prebuilt)?;
+    let out = crate::root().join(&args.out);
+    for image in &images {
+        layout::write(&out.join(&image.name), image, &prefix, &tag)?;
+    }
+    if let Some(file) = &args.bundle {
+        layout::bundle(file, &images, &prefix, &tag, stamp.epoch)?;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    if let Some(address) = target {
+        let registry = Registry::new(address, args.registry_ca.as_deref())?;
+        for image in &images {
+            runtime.block_on(Box::pin(registry.push(image, &tag)))?;
+            eprintln!("pushed {prefix}{}:{tag}", image.name);
+        }
+    }
+    if args.check_start {
+        runtime.block_on(Box::pin(start::check(&images, &tag)))?;
+    }
+    if args.dockerfile_check {
+        dockerfile::check(&images, &stamp, &prebuilt)?;
+    }
+    tell(args.output, &images, &stamp, &prefix, &tag)
+}
+
+fn is_tag(tag: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    (1..=128).contains(&tag.len()) && !tag.starts_with(['.', '-']) && tag.chars().all(fits)
+}
+
+/// Installs with apt what building and checking images needs and this machine has not.
+///
+/// # Errors
+/// When apt fails.
+pub(crate) fn install(archs: &[Arch], start: bool, dockerfile: bool) -> Result<()> {
+    let mut packages = toolchain::missing(archs);
+    if start {
+        packages.extend(start::missing(archs));
+    }
+    if dockerfile {
+        packages.extend(dockerfile::missing());
+    }
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let wait = ["-o", "DPkg::Lock::Timeout=600"];
+    run::loud(run::command("apt-get").args(wait).args(["update", "-q"]))?;
+    let mut install = run::command("apt-get");
+    install
+        .args(wait)
+        .args(["install", "-y", "-q", "--no-install-recommends"])
+        .args(packages)
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    run::loud(&mut install)
+}
+
+/// Builds the programs and lays them where the Dockerfile finds them; gives that directory.
+fn programs(args: &Args, wanted: &[(&'static Image, Vec<Arch>)]) -> Result<PathBuf> {
+    if let Some(dir) = &args.prebuilt {
+        let dir = std::path::absolute(dir)?;
+        toolchain::find(wanted, &dir)?;
+        return Ok(dir);
+    }
+    let settings = Settings {
+        profile: args.profile.clone(),
+        features: args.features.clone(),
+    };
+    let programs = toolchain::build(wanted, &settings)?;
+    let dir = kept()?.join("prebuilt");
+    lay_out(&programs, &dir)?;
+    Ok(dir)
+}
+
+/// `<dir>/<architecture>/bin/<program>`, and `<dir>/<architecture>/rootfs` with what lies beside programs.
+fn lay_out(programs: &Programs, dir: &Path) -> Result<()> {
+    for ((arch, name), from) in programs {
+        let dir = dir.join(arch.dir());
+        skeleton().write_to(&dir.join("rootfs"))?;
+        let to = dir.join("bin").join(name);
+        fs::create_dir_all(dir.join("bin"))?;
+        fs::copy(from, &to).with_context(|| format!("cannot write {}", to.display()))?;
+        fs::set_permissions(&to, fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(())
+}
+
+/// What lies in every image beside its programs, without the directory for data.
+fn skeleton() -> Tree {
+    let mut tree = Tree::default();
+    let passwd = format!(
+        "root:x:0:0:root:/:/sbin/nologin\nbaetyl:x:{USER}:{USER}:baetyl:/var/lib/baetyl:/sbin/nologin\n"
+    );
+    let group = format!("root:x:0:\nbaetyl:x:{USER}:\n");
+    tree.add("etc/passwd", Kind::File(passwd.into_bytes()), 0o644);
+    tree.add("etc/group", Kind::File(group.into_bytes()), 0o644);
+    tree.add("tmp", Kind::Dir, 0o1777);
+    // Above the directory for data, which belongs to the user and is made by a WORKDIR of the Dockerfile.
+    tree.add("var/lib", Kind::Dir, 0o755);
+    tree
+}
+
+fn assemble_all(
+    wanted: &[(&'static Image, Vec<Arch>)],
+    stamp: &Stamp,
+    prebuilt: &Path,
+) -> Result<Vec<Built>> {
+    let mut images = Vec::new();
+    for (image, archs) in wanted {
+        let mut layers = Vec::new();
+        for arch in archs {
+            let own = programs_layer(image, *arch, stamp, prebuilt)?;
+            layers.push((
+                *arch,
+                match image.base {
+                    Base::Scratch => vec![own],
+                    Base::Python => vec![python::layer(*arch, &kept()?)?, own],
+                },
+            ));
+        }
+        let built = layout::assemble(image, stamp, &layers)?;
+        layout::check(&built.content, &built.index)
+            .with_context(|| format!("image {}", image.name))?;
+        images.push(built);
+    }
+    Ok(images)
+}
+
+/// The layer with the programs of an image and what lies beside them.
+fn programs_layer(image: &Image, arch: Arch, stamp: &Stamp, prebuilt: &Path) -> Result<Layer> {
+    let mut tree = skeleton();
+    let data = Node {
+        kind: Kind::Dir,
+        mode: 0o755,
+        owner: (USER, USER),
+    };
+    tree.insert("var/lib/baetyl", data);
+    for program in image.programs {
+        let path = prebuilt.join(arch.dir()).join("bin").join(program.name);
+        let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        tree.add(&format!("{BIN}/{}", program.name), Kind::File(bytes), 0o755);
+    }
+    tree.pack(stamp.epoch)
+}
+
+fn tell(output: Output, images: &[Built], stamp: &Stamp, prefix: &str, tag: &str) -> Result<()> {
+    if output == Output::Json {
+        let report = Report {
+            version: &stamp.version,
+            revision: &stamp.revision,
+            tag,
+            registry: prefix.trim_end_matches('/'),
+            images: images
+                .iter()
+                .map(|image| Told {
+                    name: &image.name,
+                    digest: &image.index.digest,
+                    platforms: &image.platforms,
+                })
+                .collect(),
+        };
+        println!("{}", serde_json::to_string_pretty(&report)?);
+        return Ok(());
+    }
+    println!("{:<22} {:<7} {:>10}  digest", "image", "arch", "compressed");
+    for image in images {
+        for part in &image.platforms {
+            let size = format!("{:.2} MB", to_mega(part.compressed));
+            let over = if part.compressed > AIM {
+                "  (over 8 MB)"
+            } else {
+                ""
+            };
+            println!(
+                "{:<22} {:<7} {size:>10}  {}{over}",
+                image.name, part.arch, part.digest
+            );
+        }
+        println!(
+            "{:<22} {:<7} {:>10}  {}",
+            "", "index", "", image.index.digest
+        );
+    }
+    Ok(())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "sizes are told with two digits")]
+fn to_mega(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,268 @@
+//! Static programs for every architecture: which compiler builds them, what is missing for it, and how it is called.
+//!
+//! Where the Rust toolchain in use has the standard library of an architecture, it is taken (`rustup target add …`).
+//! Else Debian's second toolchain builds the standard library from its source: packages of this machine's architecture
+//! are enough, no foreign package index is read.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use super::arch::Arch;
+use super::catalog::{Image, Program};
+use super::program;
+use super::run;
+
+/// Debian's second Rust toolchain and the source of its standard library.
+const DEBIAN_RUST: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
+const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+const DEBIAN_CARGO: &str = "/usr/bin/cargo";
+const DEBIAN_STD: &str = "/usr/lib/rustlib/src/rust/library/std/Cargo.toml";
+/// Oldest compiler the workspace builds with.
+const RUST_VERSION: &str = env!("CARGO_PKG_RUST_VERSION");
+
+/// How programs of an architecture are built here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Compiler {
+    /// The toolchain in use.
+    InUse,
+    /// Debian's, with a standard library built on the way.
+    Debian,
+}
+
+/// What is built and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// Cargo profile.
+    pub(crate) profile: String,
+    /// Cargo features, `crate/feature`.
+    pub(crate) features: Vec<String>,
+}
+
+/// Programs on disk by architecture and name.
+pub(crate) type Programs = BTreeMap<(Arch, &'static str), PathBuf>;
+
+/// Packages of Debian that are missing to build for these architectures.
+pub(crate) fn missing(archs: &[Arch]) -> Vec<String> {
+    let mut packages = Vec::new();
+    for arch in archs {
+        if !is_native(*arch) && !run::has(&format!("{}-gcc", arch.gnu())) {
+            packages.push(format!("crossbuild-essential-{}", arch.debian()));
+        }
+        if compiler(*arch).is_none() {
+            packages.extend(DEBIAN_RUST.map(str::to_owned));
+        }
+    }
+    packages.sort();
+    packages.dedup();
+    packages
+}
+
+fn is_native(arch: Arch) -> bool {
+    Arch::host() == Some(arch)
+}
+
+/// The compiler for an architecture, if there is one.
+fn compiler(arch: Arch) -> Option<Compiler> {
+    let library = Command::new("rustc")
+        .args(["--print", "target-libdir", "--target", arch.triple()])
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
+    let library = String::from_utf8_lossy(&library.stdout);
+    if Path::new(library.trim()).is_dir() {
+        return Some(Compiler::InUse);
+    }
+    is_debian_usable().then_some(Compiler::Debian)
+}
+
+fn is_debian_usable() -> bool {
+    let version = Command::new(DEBIAN_RUSTC).arg("--version").output();
+    let version = version.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    Path::new(DEBIAN_STD).exists()
+        && Path::new(DEBIAN_CARGO).exists()
+        && version.is_ok_and(|text| is_new_enough(&text))
+}
+
+/// Whether `rustc 1.96.0 (…)` can build the workspace.
+fn is_new_enough(version: &str) -> bool {
+    let minor = |text: &str| -> Option<u32> { text.split('.').nth(1)?.parse().ok() };
+    let has = version.split_whitespace().nth(1).and_then(minor);
+    has >= minor(RUST_VERSION) && has.is_some()
+}
+
+/// Builds the programs of these images, each for its architectures.
+///
+/// # Errors
+/// When a compiler is missing (the message names packages), something does not compile, or what came out is not
+/// static, is for another machine, or tells directories of this one.
+pub(crate) fn build(
+    wanted: &[(&'static Image, Vec<Arch>)],
+    settings: &Settings,
+) -> Result<Programs> {
+    let mut programs = Programs::new();
+    for arch in Arch::ALL {
+        // baetyl-edge alone: in one call with the others it would get the features of their dependencies, too.
+        for alone in [false, true] {
+            let mut list: Vec<Program> = wanted
+                .iter()
+                .filter(|(image, archs)| {
+                    archs.contains(&arch) && (image.name == "baetyl-edge") == alone
+                })
+                .flat_map(|(image, _)| image.programs)
+                .copied()
+                .filter(|program| !programs.contains_key(&(arch, program.name)))
+                .collect();
+            list.sort();
+            list.dedup();
+            if !list.is_empty() {
+                build_for(arch, &list, settings, &mut programs)?;
+            }
+        }
+    }
+    Ok(programs)
+}
+
+fn build_for(
+    arch: Arch,
+    list: &[Program],
+    settings: &Settings,
+    programs: &mut Programs,
+) -> Result<()> {
+    let missing = missing(&[arch]);
+    if !missing.is_empty() {
+        bail!(
+            "programs for {arch} cannot be built here: install {} (Debian), or run: rustup target add {}",
+            missing.join(" "),
+            arch.triple()
+        );
+    }
+    let compiler = compiler(arch).context("no compiler")?;
+    let target = crate::target_dir()?.join("cross");
+    let mut command = cargo(arch, compiler)?;
+    command
+        .args(["build", "--locked", "--target", arch.triple()])
+        .args(["--profile", &settings.profile])
+        .arg("--target-dir")
+        .arg(&target);
+    for program in list {
+        command.args(["-p", program.package, "--bin", program.name]);
+    }
+    // A feature of a crate is known only where the crate itself is selected.
+    for (krate, _) in settings.features.iter().filter_map(|f| f.split_once('/')) {
+        command.args(["-p", krate]);
+    }
+    if !settings.features.is_empty() {
+        command.args(["--features", &settings.features.join(",")]);
+    }
+    run::loud(&mut command)?;
+    let dir = match &*settings.profile {
+        "dev" => "debug",
+        other => other,
+    };
+    let dir = target.join(arch.triple()).join(dir);
+    for program in list {
+        let path = dir.join(program.name);
+        program::check(&path, arch, &private_paths()?)?;
+        programs.insert((arch, program.name), path);
+    }
+    Ok(())
+}
+
+/// Directories of this machine, with what they are called in what is built.
+fn private_paths() -> Result<Vec<(String, &'static str)>> {
+    let text = |path: PathBuf| -> Result<String> {
+        let path = path.canonicalize().unwrap_or(path);
+        path.into_os_string()
+            .into_string()
+            .ok()
+            .context("a directory is not named in UTF-8")
+    };
+    Ok(vec![
+        (text(crate::target_dir()?)?, "/target"),
+        (text(crate::root())?, "/baetyl"),
+        (text(cargo_home()?)?, "/cargo"),
+    ])
+}
+
+/// Where cargo keeps what it fetched.
+pub(crate) fn cargo_home() -> Result<PathBuf> {
+    if let Some(home) = std::env::var_os("CARGO_HOME") {
+        return Ok(PathBuf::from(home));
+    }
+    let home = std::env::var_os("HOME").context("HOME is not set")?;
+    Ok(PathBuf::from(home).join(".cargo"))
+}
+
+/// Cargo with everything that makes its programs static, and the same on every machine.
+fn cargo(arch: Arch, compiler: Compiler) -> Result<Command> {
+    let mut command = match compiler {
+        Compiler::InUse => run::command("cargo"),
+        Compiler::Debian => {
+            let mut command = run::command(DEBIAN_CARGO);
+            // The bootstrap variable admits -Z with a stable compiler.
+            command
+                .env("RUSTC", DEBIAN_RUSTC)
+                .env("RUSTC_BOOTSTRAP", "1")
+                .env_remove("RUSTUP_TOOLCHAIN")
+                .args(["-Z", "build-std=std,panic_unwind"]);
+            command
+        }
+    };
+    let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned()];
+    let mut cflags = Vec::new();
+    // The last one that fits wins: the target directory may lie in the workspace.
+    for (path, called) in private_paths()?.into_iter().rev() {
+        flags.push(format!("--remap-path-prefix={path}={called}"));
+        cflags.push(format!("-ffile-prefix-map={path}={called}"));
+    }
+    ensure!(
+        !flags.iter().any(|flag| flag.contains('\u{1f}')),
+        "a directory has a control character in its name"
+    );
+    let lower = arch.triple().replace('-', "_");
+    command
+        .env_remove("RUSTFLAGS")
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
+        .env(format!("CFLAGS_{lower}"), cflags.join(" "));
+    if !is_native(arch) {
+        let gcc = format!("{}-gcc", arch.gnu());
+        let linker = format!("CARGO_TARGET_{}_LINKER", lower.to_uppercase());
+        command.env(linker, &gcc).env(format!("CC_{lower}"), gcc);
+    }
+    Ok(command)
+}
+
+/// Takes the programs from a directory instead, where they lie as `<architecture>/bin/<program>`.
+///
+/// # Errors
+/// When one is missing, not static or for another machine.
+pub(crate) fn find(wanted: &[(&'static Image, Vec<Arch>)], dir: &Path) -> Result<Programs> {
+    let mut programs = Programs::new();
+    for (image, archs) in wanted {
+        for (arch, program) in archs
+            .iter()
+            .flat_map(|arch| image.programs.iter().map(|p| (*arch, p)))
+        {
+            let path = dir.join(arch.dir()).join("bin").join(program.name);
+            program::check(&path, arch, &[])?;
+            programs.insert((arch, program.name), path);
+        }
+    }
+    Ok(programs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_compiler_is_not_used() {
+        assert!(is_new_enough("rustc 1.96.0 (ac68faa20 2026-05-25)"));
+        assert!(is_new_enough(&format!("rustc {RUST_VERSION}.0")));
+        assert!(!is_new_enough("rustc 1.63.0"));
+        assert!(!is_new_enough(""));
+    }
+}
