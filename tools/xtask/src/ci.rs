@@ -122,6 +122,16 @@ fn install() -> Result<()> {
     if !has_systemd_analyze() {
         packages.push("systemd");
     }
+    for (program, package) in [
+        ("busybox", "busybox-static"),
+        ("curl", "curl"),
+        ("docker-registry", "docker-registry"),
+        ("wget", "wget"),
+    ] {
+        if !crate::images::run::has(program) {
+            packages.push(package);
+        }
+    }
     if !packages.is_empty() {
         sh("apt-get", &["update", "-q"], &[])?;
         let install = ["install", "-y", "-q", "--no-install-recommends"];

@@ -18,7 +18,7 @@ mod oci;
 mod program;
 mod python;
 mod registry;
-mod run;
+pub(crate) mod run;
 mod served;
 mod stamp;
 mod start;
