@@ -135,6 +135,8 @@ fn server(method: &str) -> (&'static str, u64) {
         "baetyl.node.v1.NodeService" => ("baetyl-node", 50020),
         "baetyl.node.v1.LocalService" => ("baetyl-node", 50021),
         "baetyl.sync.v1.SyncService" => ("baetyl-sync", 50030),
+        // With its ticket, for the init container of an application.
+        "baetyl.sync.v1.ObjectService" => ("baetyl-sync", 50031),
         "baetyl.engine.v1.EngineService" => ("baetyl-engine", 50040),
         "baetyl.function.v1.FunctionService"
         | "baetyl.function.v1.RuntimeService"
@@ -149,8 +151,6 @@ fn server(method: &str) -> (&'static str, u64) {
 const BESIDES: &[(Role, &str, u64)] = &[
     // Functions over HTTP.
     (Role::App, "baetyl-function", 50011),
-    // Objects, for the init container of an application, with its ticket.
-    (Role::App, "baetyl-sync", 50031),
     // init asks each service whether it is ready.
     (Role::Init, "baetyl-node", 50020),
     (Role::Init, "baetyl-sync", 50030),
