@@ -1,3 +1,4 @@
+use baetyl_testkit::eventually;
 use std::collections::BTreeSet;
 
 use baetyl_model::workload::{WHOLE, WorkloadKey};
@@ -298,7 +299,9 @@ async fn what_is_being_deleted_is_waited_for() {
         let runtime = runtime.clone();
         tokio::spawn(async move { runtime.apply(&web("2", "b")).await })
     };
-    tokio::time::sleep(std::time::Duration::from_secs(20)).await;
+    // It looks again and again whether it is gone.
+    let before = fake.asked().len();
+    eventually!(fake.asked().len() >= before + 3);
     let deployment = format!("PATCH {}", path("Deployment", "web"));
     assert!(!fake.writes().contains(&deployment));
     fake.delete(&path("Deployment", "web"));
@@ -500,7 +503,7 @@ async fn removing_waits_for_the_pods_and_says_which_are_left() {
         let runtime = runtime.clone();
         tokio::spawn(async move { runtime.remove(&key("web", "1")).await })
     };
-    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    eventually!(fake.object(&path("Service", "web")).is_none());
     assert!(!removing.is_finished());
     fake.delete(&path("Pod", "web-1"));
     removing.await.unwrap().unwrap();

@@ -1,4 +1,5 @@
 use baetyl_model::workload::{InstanceId, WHOLE, WorkloadKey};
+use baetyl_testkit::eventually;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
@@ -155,7 +156,11 @@ async fn following_goes_on_when_the_container_is_started_again_also_with_a_clock
         let runtime = runtime.clone();
         tokio::spawn(async move { text(&runtime, LogStart::Tail(10), true, 8).await })
     };
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    eventually!(
+        fake.asked()
+            .iter()
+            .any(|asked| asked.path.ends_with("/log"))
+    );
     assert!(!reading.is_finished());
     fake.set(&list("Pod"), pod(&["web"], 1));
     let (read, position) = reading.await.unwrap();
@@ -173,7 +178,11 @@ async fn following_ends_with_the_pod() {
         let runtime = runtime.clone();
         tokio::spawn(async move { text(&runtime, LogStart::Tail(10), true, usize::MAX).await.0 })
     };
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    eventually!(
+        fake.asked()
+            .iter()
+            .any(|asked| asked.path.ends_with("/log"))
+    );
     fake.delete(&format!("{}/web-1", list("Pod")));
     assert_eq!(reading.await.unwrap(), "one\n");
     let error = runtime
