@@ -278,6 +278,7 @@ pub(crate) async fn stage(args: &StageArgs, pace: Pace) -> Result<(), StageError
     lock.touch();
     if place.is_complete()? {
         tracing::info!(dir = %args.dir.display(), "the directory is complete already");
+        blocking(move || place.tidy()).await;
         return Ok(());
     }
     let plan = Arc::new(read_plan(&args.plan)?);

@@ -18,6 +18,11 @@ const VERSION: &str = ":VERSION";
 /// The `ConfigMap` that says which cloud a node belongs to.
 const CLOUD: &str = "baetyl-cloud";
 
+/// The container that makes Pods itself.
+const ENGINE: &str = "baetyl-engine";
+/// Its variable for what those are pulled with when the image is ours.
+const PULL_SECRETS: &str = "BAETYL_ENGINE__KUBE__PULL_SECRETS";
+
 /// Longest name of an object in Kubernetes.
 const MAX_NAME: usize = 253;
 /// Longest tag of an image.
@@ -140,6 +145,12 @@ impl Fill {
         }
         if let Some(secret) = &self.pull_secret {
             pod["imagePullSecrets"] = json!([{"name": secret}]);
+            if let Some(engine) = container_of(pod, ENGINE) {
+                let named = json!({"name": PULL_SECRETS, "value": json!([secret]).to_string()});
+                if let Some(env) = engine.get_mut("env").and_then(Value::as_array_mut) {
+                    env.push(named);
+                }
+            }
         }
         let belongs = pod
             .pointer("/nodeSelector")
@@ -152,13 +163,31 @@ impl Fill {
         }
     }
 
+    /// The image a container is made from, and those it is told of in its environment.
     fn image(&self, container: &mut Value) {
-        let image = container.get("image").and_then(Value::as_str);
-        let ours = image.and_then(|image| image.strip_prefix(REGISTRY)?.strip_suffix(VERSION));
+        let env = container.get_mut("env").and_then(Value::as_array_mut);
+        for variable in env.into_iter().flatten() {
+            self.name(variable.get_mut("value"));
+        }
+        self.name(container.get_mut("image"));
+    }
+
+    fn name(&self, image: Option<&mut Value>) {
+        let Some(image) = image else { return };
+        let ours = image
+            .as_str()
+            .and_then(|image| image.strip_prefix(REGISTRY)?.strip_suffix(VERSION));
         if let Some(ours) = ours {
-            container["image"] = format!("{}/{ours}:{}", self.registry, self.version).into();
+            *image = format!("{}/{ours}:{}", self.registry, self.version).into();
         }
     }
+}
+
+fn container_of<'a>(pod: &'a mut Value, name: &str) -> Option<&'a mut Value> {
+    let containers = pod.get_mut("containers").and_then(Value::as_array_mut)?;
+    containers
+        .iter_mut()
+        .find(|container| container["name"] == name)
 }
 
 /// `host[:port][/path]`.

@@ -144,6 +144,41 @@ fn a_secret_for_the_registry_and_a_machine_reach_every_pod() {
         assert_eq!(named["values"][0], "box-1.local", "{name}");
         assert_eq!(pod["nodeSelector"][CORE_LABEL], "true", "{name}");
     }
+    assert_eq!(
+        told_to_engine(&documents, "BAETYL_ENGINE__KUBE__PULL_SECRETS"),
+        Some(r#"["registry"]"#)
+    );
+}
+
+/// A variable of engine.
+fn told_to_engine<'a>(documents: &'a [Document], variable: &str) -> Option<&'a str> {
+    let engine = |document: &&Document| {
+        document.kind() == "Deployment" && document.name() == "baetyl-engine"
+    };
+    let engine = documents.iter().find(engine)?.as_value();
+    let env = engine.pointer("/spec/template/spec/containers/0/env")?;
+    let named = |entry: &&Value| entry["name"] == variable;
+    env.as_array()?.iter().find(named)?["value"].as_str()
+}
+
+#[test]
+fn engine_knows_the_images_that_applications_need_of_us() {
+    let documents = render(Class::NodeStandard, &fill()).unwrap();
+    for (variable, image) in [
+        ("BAETYL_ENGINE__KUBE__SYNC_IMAGE", "baetyl-sync"),
+        ("BAETYL_ENGINE__KUBE__HELM_IMAGE", "baetyl-helm"),
+        (
+            "BAETYL_ENGINE__RUNTIMES__PYTHON3__IMAGE",
+            "baetyl-runtime-python",
+        ),
+    ] {
+        let whole = format!("{}/{image}:{}", fill().registry, fill().version);
+        assert_eq!(told_to_engine(&documents, variable), Some(whole.as_str()));
+    }
+    assert_eq!(
+        told_to_engine(&documents, "BAETYL_ENGINE__KUBE__PULL_SECRETS"),
+        None
+    );
 }
 
 #[test]

@@ -177,10 +177,15 @@ impl Place {
             fsio::atomic_write(&marker, &json, 0o644)
         });
         published.map_err(StageError::io("put into place", &dir))?;
-        if let Err(error) = self.sweep() {
-            tracing::warn!(%error, "leftovers cannot be removed; they stay until the directory goes");
-        }
+        self.tidy();
         Ok(())
+    }
+
+    /// Removes what the finished directory was made of, also what a run left that was killed right after the marker.
+    pub(super) fn tidy(&self) {
+        if let Err(error) = self.sweep() {
+            tracing::warn!(%error, "leftovers cannot be removed; they stay until the directory is asked for again");
+        }
     }
 
     /// Removes what is being made.

@@ -391,6 +391,21 @@ async fn a_file_where_another_object_has_a_directory_is_told_by_name() {
 }
 
 #[tokio::test]
+async fn what_a_run_left_that_was_killed_after_the_marker_goes_with_the_next() {
+    let machine = Machine::with_sync().await;
+    let model = machine.one_object();
+    machine.stage().await.unwrap();
+    let hex = configuration("models").hex();
+    machine
+        .dir
+        .write(format!("objects/.{hex}.work/partial/x"), "left");
+    machine.dir.write(format!("objects/.{hex}.removed/x"), "left");
+    machine.stage().await.unwrap();
+    assert_eq!(machine.content()["model.bin"], model);
+    assert_eq!(machine.beside(), ["complete", "lock"]);
+}
+
+#[tokio::test]
 async fn what_has_no_marker_is_not_complete_and_gives_way() {
     let machine = Machine::with_sync().await;
     let model = machine.one_object();
