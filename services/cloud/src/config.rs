@@ -185,19 +185,15 @@ pub enum AuthMethod {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FunctionsConfig {
-    /// Runtimes functions may ask for, and the image each has in kube mode. Native nodes have their own.
+    /// Runtimes functions may ask for, and the image each has in kube mode; empty: that of the version and the registry
+    /// the node itself has. Native nodes have their own.
     pub runtimes: BTreeMap<String, String>,
 }
 
 impl Default for FunctionsConfig {
     fn default() -> Self {
-        // Baetyl v2's image; its contract (`faas.Function`) is still spoken.
-        let python = (
-            "python3".to_owned(),
-            "docker.io/baetyltech/python3:3.6-v2.1.1".to_owned(),
-        );
         Self {
-            runtimes: BTreeMap::from([python]),
+            runtimes: BTreeMap::from([("python3".to_owned(), String::new())]),
         }
     }
 }

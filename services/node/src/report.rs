@@ -7,9 +7,13 @@ use baetyl_proto::shadow::{MachineStats, NodeInfo, NodeStats, NodeStatus, Proper
 use prost::Message as _;
 
 use crate::ledger::LedgerError;
-use crate::shadow::Shadow;
+use crate::shadow::{Report, Shadow};
 
-/// Takes engine's report. The status is persisted when its digest changed; stats stay in memory.
+/// Run mode of a node whose engine reports Pods.
+const KUBE: &str = "kube";
+
+/// Takes engine's report. The status is persisted when its digest changed; stats stay in memory. The machines of a cluster
+/// are engine's affair: what node itself sees is the inside of its Pod.
 ///
 /// # Errors
 /// When the ledger cannot be written; watchers then hear nothing.
@@ -24,17 +28,12 @@ pub fn accept_report(
     }
     if let Some(stats) = stats {
         shadow.report.send_modify(|report| {
-            let machines = report
-                .stats
-                .as_ref()
-                .map(|old| old.nodes.clone())
-                .unwrap_or_default();
-            let nodes = if stats.nodes.is_empty() {
-                machines
-            } else {
-                stats.nodes.clone()
-            };
-            report.stats = Some(Arc::new(NodeStats { nodes, ..stats }));
+            let mut stats = stats;
+            if !is_cluster(report) {
+                let own = report.stats.as_ref().map(|old| old.nodes.clone());
+                stats.nodes = own.unwrap_or_default();
+            }
+            report.stats = Some(Arc::new(stats));
         });
     }
     Ok(())
@@ -57,6 +56,9 @@ fn persist_status(shadow: &Shadow, status: NodeStatus) -> Result<(), LedgerError
         "the status changed"
     );
     shadow.report.send_modify(|report| {
+        if status.run_mode == KUBE && !is_cluster(report) {
+            report.stats = None;
+        }
         report.digest = digest;
         report.status = Some(Arc::new(status));
     });
@@ -78,6 +80,9 @@ pub fn accept_machine(
         .write()
         .unwrap_or_else(PoisonError::into_inner) = vec![info];
     rejoin(shadow)?;
+    if is_cluster(&shadow.report.borrow()) {
+        return Ok(());
+    }
     shadow.report.send_modify(|report| {
         let mut stats = report.stats.as_deref().cloned().unwrap_or_default();
         stats.nodes = vec![figures];
@@ -110,6 +115,11 @@ pub fn accept_properties(
     rejoin(shadow)
 }
 
+fn is_cluster(report: &Report) -> bool {
+    let status = report.status.as_ref();
+    status.is_some_and(|status| status.run_mode == KUBE)
+}
+
 /// Joins the status engine reported last with what node knows now.
 fn rejoin(shadow: &Shadow) -> Result<(), LedgerError> {
     let last = shadow.report.borrow().status.clone();
@@ -129,7 +139,7 @@ fn join(
         value: value.clone(),
     };
     status.properties = properties.iter().map(property).collect();
-    if status.run_mode != "kube" || status.nodes.is_empty() {
+    if status.run_mode != KUBE || status.nodes.is_empty() {
         status.nodes = machines.to_vec();
     }
     status

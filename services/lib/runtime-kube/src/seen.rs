@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use baetyl_model::jiff::Timestamp;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::names;
 
@@ -341,11 +341,21 @@ pub(crate) struct MachineInfo {
 
 /// A page of a list.
 #[derive(Deserialize)]
+#[serde(bound = "T: Deserialize<'de>")]
 pub(crate) struct Page<T> {
     #[serde(default)]
     pub(crate) metadata: PageMeta,
-    #[serde(default = "Vec::new")]
+    #[serde(default = "Vec::new", deserialize_with = "or_none")]
     pub(crate) items: Vec<T>,
+}
+
+/// A list; the API server writes an empty one as `null`, too.
+pub(crate) fn or_none<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -361,4 +371,18 @@ pub(crate) struct PageMeta {
 #[serde(default)]
 pub(crate) struct Bare {
     pub(crate) metadata: Meta,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_list_is_read_however_it_is_written() {
+        for items in [r#","items":null"#, r#","items":[]"#, ""] {
+            let page = format!(r#"{{"metadata":{{"resourceVersion":"7"}}{items}}}"#);
+            let page: Page<Bare> = serde_json::from_str(&page).unwrap();
+            assert_eq!((page.items.len(), &*page.metadata.resource_version), (0, "7"));
+        }
+    }
 }

@@ -18,7 +18,7 @@ use crate::error::ApiError;
 use crate::observe::Belongings;
 use crate::quantity;
 use crate::runtime::Cluster;
-use crate::seen::{Machine, find};
+use crate::seen::{Machine, find, or_none};
 
 #[cfg(test)]
 mod tests;
@@ -69,7 +69,7 @@ struct MachineFigures {
 
 #[derive(Deserialize)]
 struct Metrics {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_none")]
     items: Vec<Metric>,
 }
 
@@ -80,7 +80,7 @@ struct Metric {
     #[serde(default)]
     usage: Amounts,
     /// Of a Pod.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_none")]
     containers: Vec<ContainerMetric>,
 }
 

@@ -93,6 +93,39 @@ fn stats_of_engine_and_of_the_machine_do_not_overwrite_each_other_and_never_touc
 }
 
 #[test]
+fn machines_of_a_cluster_are_those_engine_tells_of() {
+    let (_dir, shadow) = shadow();
+    let pod = || MachineStats {
+        hostname: "baetyl-node-1".into(),
+        ..MachineStats::default()
+    };
+    let machine = shadow.machines().remove(0);
+    accept_machine(&shadow, machine.clone(), pod()).unwrap();
+    let status = NodeStatus {
+        run_mode: "kube".into(),
+        ..status("1")
+    };
+    accept_report(&shadow, Some(status), None).unwrap();
+    assert!(shadow.report.borrow().stats.is_none(), "the Pod is no machine");
+    let names = |shadow: &Shadow| -> Vec<String> {
+        let stats = shadow.report.borrow().stats.clone().unwrap_or_default();
+        stats.nodes.iter().map(|node| node.hostname.clone()).collect()
+    };
+    let told = NodeStats {
+        nodes: vec![MachineStats {
+            hostname: "edge0".into(),
+            ..MachineStats::default()
+        }],
+        ..NodeStats::default()
+    };
+    accept_report(&shadow, None, Some(told)).unwrap();
+    accept_machine(&shadow, machine, pod()).unwrap();
+    assert_eq!(names(&shadow), ["edge0"]);
+    accept_report(&shadow, None, Some(NodeStats::default())).unwrap();
+    assert!(names(&shadow).is_empty(), "nobody measures them any more");
+}
+
+#[test]
 fn before_engine_reported_there_is_no_status() {
     let (_dir, shadow) = shadow();
     accept_properties(
