@@ -8,6 +8,8 @@ mkdir -p "$L"
 # --- mounts that only the bed sees -----------------------------------------------------------
 for d in /run /var/lib/kubelet /var/lib/cni /var/log/pods /var/log/containers; do mkdir -p $d; mount -t tmpfs tmpfs $d; done
 mkdir -p /run/netns /run/lock
+# A disk of this node: what core services and applications keep on their machine.
+mkdir -p "$BED/lib" /var/lib/baetyl; mount --bind "$BED/lib" /var/lib/baetyl
 mount --make-rshared /
 # The kubelet insists on these machine-wide settings: give it files to write to instead. boot_id is one, too, so that
 # a reboot of the bed's node looks like one.
