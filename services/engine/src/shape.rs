@@ -26,6 +26,9 @@ pub struct Shape {
     pub instances: u32,
     /// Its services, in order.
     pub services: Vec<ServiceShape>,
+    /// How long it may take to become ready, where it says so itself.
+    #[serde(default)]
+    pub progress_deadline: Option<Duration>,
 }
 
 /// One service.
@@ -78,6 +81,7 @@ impl Shape {
             strategy: app.strategy(),
             instances: instances(app),
             services: services.collect(),
+            progress_deadline: app.progress_deadline(),
         }
     }
 
@@ -110,7 +114,10 @@ impl Shape {
         let settle = self.services.iter().any(|service| !service.probed);
         let limits = config.limits();
         Limits {
-            probe: limits.probe.max(Duration::from_secs(startup)),
+            probe: self
+                .progress_deadline
+                .unwrap_or(limits.probe)
+                .max(Duration::from_secs(startup)),
             settle: if settle {
                 limits.settle
             } else {
@@ -164,6 +171,13 @@ mod tests {
             r#"{"services":[{"name":"a1","startupProbe":{"tcpSocket":{"port":1},"periodSeconds":10,"failureThreshold":30}}]}"#,
         );
         assert_eq!(slow.probe.as_secs(), 300);
+        for (told, startup, expected) in [("15s", 3, 15), ("20m", 3, 1200), ("15s", 300, 300)] {
+            let labelled = limits(&format!(
+                r#"{{"labels":{{"baetyl-progress-deadline":"{told}"}},"services":[{{"name":"a1","startupProbe":
+                {{"tcpSocket":{{"port":1}},"periodSeconds":1,"failureThreshold":{startup}}}}}]}}"#
+            ));
+            assert_eq!(labelled.probe.as_secs(), expected, "{told}");
+        }
     }
 
     #[test]

@@ -70,6 +70,9 @@ pub mod label {
     pub const IMAGE_PULL: &str = "baetyl-image-pull";
     /// How an application is updated: `rolling` or `recreate`.
     pub const UPDATE_STRATEGY: &str = "baetyl-update-strategy";
+    /// How long a version of an application may take to become ready, pulling its images included, where the node's own
+    /// limit does not fit: `90s`, `20m`, `2h`.
+    pub const PROGRESS_DEADLINE: &str = "baetyl-progress-deadline";
 }
 
 /// Paths with a meaning of their own inside an instance.

@@ -1,5 +1,7 @@
 //! How one version of an application takes over from the one before.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Application, VolumeSource, label};
@@ -39,6 +41,11 @@ impl Application {
         }
     }
 
+    /// How long a version may take to become ready, where the application says so itself.
+    pub fn progress_deadline(&self) -> Option<Duration> {
+        parse_deadline(self.labels.get(label::PROGRESS_DEADLINE)?)
+    }
+
     fn has_ports_of_the_machine(&self) -> bool {
         // In the machine's network every port is one of the machine.
         let all = self.mode() == "kube" && self.host_network();
@@ -63,4 +70,23 @@ impl Application {
                     }
             })
     }
+}
+
+/// A number of seconds, minutes or hours: `90s`, `20m`, `2h`. Nothing for anything else, and for what is no time at all or
+/// more than a day.
+pub(super) fn parse_deadline(text: &str) -> Option<Duration> {
+    const MOST: u64 = 24 * 3600;
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let factor = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return None,
+    };
+    let digits = number.bytes().all(|byte| byte.is_ascii_digit());
+    let seconds = number.parse::<u64>().ok().filter(|_| digits)?;
+    let seconds = seconds.checked_mul(factor)?;
+    (1..=MOST)
+        .contains(&seconds)
+        .then(|| Duration::from_secs(seconds))
 }

@@ -171,6 +171,17 @@ fn about(app: &Application, rules: &Rules, findings: &mut Findings<'_>) {
     let dns = ["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
     findings.one_of("dnsPolicy", &app.dns_policy, &dns);
     findings.labels(&app.labels);
+    if let Some(text) = app.labels.get(label::PROGRESS_DEADLINE)
+        && app.progress_deadline().is_none()
+    {
+        findings.add(
+            "labels",
+            format!(
+                "{}: \"{text}\" is no time from 1s to 24h; write 90s, 20m or 2h",
+                label::PROGRESS_DEADLINE
+            ),
+        );
+    }
     findings.selector("selector", &app.selector);
     findings.selector("nodeSelector", &app.node_selector);
 }

@@ -94,6 +94,9 @@ fn replicas(build: &Build<'_>, spec: Fields) -> Fields {
     }
 }
 
+/// Kubernetes' word for none: how long a version may take is engine's decision.
+const NO_DEADLINE: i32 = i32::MAX;
+
 fn deployment(build: &mut Build<'_>) -> Result<Object, RenderError> {
     let strategy = match build.app.strategy() {
         Strategy::Rolling => json!({
@@ -104,6 +107,7 @@ fn deployment(build: &mut Build<'_>) -> Result<Object, RenderError> {
     };
     let spec = replicas(build, Fields::new())
         .with("revisionHistoryLimit", HISTORY)
+        .with("progressDeadlineSeconds", NO_DEADLINE)
         .with("strategy", strategy)
         .with("selector", selector(build))
         .with("template", pod::template(build, "Always")?);

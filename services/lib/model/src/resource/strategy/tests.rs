@@ -67,3 +67,27 @@ fn what_cannot_run_twice_is_recreated_and_the_rest_is_rolled() {
         assert_eq!(app.strategy(), expected, "{json}");
     }
 }
+
+#[test]
+fn an_application_may_say_how_long_it_takes() {
+    for (text, seconds) in [
+        ("90s", Some(90)),
+        ("20m", Some(1200)),
+        ("24h", Some(86_400)),
+        ("25h", None),
+        ("0s", None),
+        ("+5s", None),
+        ("90", None),
+        ("s", None),
+        ("", None),
+        ("9ß", None),
+        ("99999999999999999999h", None),
+    ] {
+        let mut app = Application::default();
+        let label = crate::resource::label::PROGRESS_DEADLINE;
+        app.labels.insert(label.to_owned(), text.to_owned());
+        let told = app.progress_deadline().map(|time| time.as_secs());
+        assert_eq!(told, seconds, "{text}");
+    }
+    assert_eq!(Application::default().progress_deadline(), None);
+}
