@@ -3,6 +3,7 @@
 mod machine;
 mod objects;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
 
@@ -82,6 +83,21 @@ impl Cluster {
         )
     }
 
+    /// A search path whose `kubectl` is that of the cluster.
+    pub(crate) fn path_with_kubectl(&self) -> Result<OsString> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let Some(bed) = &self.bed else {
+            return Ok(path);
+        };
+        let dir = bed.path("bin");
+        if !dir.exists() {
+            std::fs::create_dir(&dir)?;
+            std::os::unix::fs::symlink(bed.path("kubectl"), dir.join("kubectl"))?;
+        }
+        let dirs = std::iter::once(dir).chain(std::env::split_paths(&path));
+        Ok(std::env::join_paths(dirs)?)
+    }
+
     /// kubectl itself, for what [`Objects`] does not offer.
     pub(crate) fn kubectl(&self) -> &Kubectl {
         &self.kubectl
@@ -113,6 +129,11 @@ pub(crate) struct Kubectl {
 impl Kubectl {
     fn new(program: PathBuf, context: Option<String>) -> Self {
         Self { program, context }
+    }
+
+    /// Context of a cluster that is no test bed.
+    pub(crate) fn context(&self) -> Option<&str> {
+        self.context.as_deref()
     }
 
     /// The arguments that choose the cluster, then `args`.

@@ -11,5 +11,18 @@
 //! [namespace of its own](cluster::Cluster::fresh_namespace).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+mod bad_input;
 mod bed;
 mod cluster;
+mod faults;
+mod functions;
+mod install;
+mod machines;
+mod many;
+mod node;
+mod registry;
+mod releases;
+mod story;
+mod volumes;
+mod workloads;
+mod yaml;

@@ -48,5 +48,7 @@ class Page(http.server.BaseHTTPRequestHandler):
 if os.environ.get("CRASH") == "true":
     raise SystemExit("this release crashes on start")
 print("release", RELEASE, "listens", flush=True)
-port = int(os.environ["BAETYL_SERVICE_DYNAMIC_PORT"])
-http.server.ThreadingHTTPServer(("127.0.0.1", port), Page).serve_forever()
+# A Pod has an address and ports of its own; on a machine without Kubernetes the node hands out a port.
+in_pod = os.environ["BAETYL_RUN_MODE"] == "kube"
+address = ("0.0.0.0", 8080) if in_pod else ("127.0.0.1", int(os.environ["BAETYL_SERVICE_DYNAMIC_PORT"]))
+http.server.ThreadingHTTPServer(address, Page).serve_forever()

@@ -63,6 +63,27 @@ impl Objects {
             .with_context(|| format!("{kind} with {selector} are not as expected"))
     }
 
+    /// The text under a key of a Secret.
+    pub(crate) async fn secret(&self, name: &str, key: &str) -> Result<String> {
+        let template = format!(r#"go-template={{{{index .data "{key}" | base64decode}}}}"#);
+        self.kubectl(&["get", "secret", name, "-o", &template], "")
+            .await
+    }
+
+    /// Names of objects of these kinds (`deployments,services`) with these labels.
+    pub(crate) async fn names(&self, kinds: &str, selector: &str) -> Result<Vec<String>> {
+        let args = ["get", kinds, "-l", selector, "-o", "name"];
+        let text = self.kubectl(&args, "").await?;
+        Ok(text.lines().map(ToOwned::to_owned).collect())
+    }
+
+    /// Sets how many Pods there shall be.
+    pub(crate) async fn scale(&self, kind: &str, name: &str, replicas: u32) -> Result<()> {
+        let replicas = format!("--replicas={replicas}");
+        self.kubectl(&["scale", kind, name, &replicas], "").await?;
+        Ok(())
+    }
+
     /// The name of the only Pod with these labels.
     pub(crate) async fn pod_of(&self, selector: &str) -> Result<String> {
         let pods: Vec<Value> = self.list("pods", selector).await?;
@@ -123,11 +144,13 @@ impl Objects {
     pub(crate) async fn wait_for_deployment(&self, name: &str) -> Result<Value> {
         self.wait_until("deployment", name, "is rolled out", |deployment| {
             let status = &deployment["status"];
-            let wanted = &deployment["spec"]["replicas"];
+            // A count of none is left out.
+            let count = |counts: &Value, name: &str| counts[name].as_u64().unwrap_or(0);
+            let wanted = count(&deployment["spec"], "replicas");
             status["observedGeneration"] == deployment["metadata"]["generation"]
                 && ["replicas", "updatedReplicas", "availableReplicas"]
                     .iter()
-                    .all(|count| status[*count] == *wanted)
+                    .all(|name| count(status, name) == wanted)
         })
         .await
     }

@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::{CLOUD, SYSTEM, Set, Workload, list, set, sets};
 
-/// Variables of the manifests that the programs do not know yet. One that they have learnt makes a test fail: take it out.
-const PENDING: &[&str] = &[];
+/// The one variable every program has.
+const DATA_DIR: &str = "BAETYL_DATA_DIR";
 
 /// Where each program says what a port is for, by the name of the port.
 const LISTENERS: &[(&str, &[(&str, &str)])] = &[
@@ -92,12 +92,6 @@ fn understood(service: &str, args: &[&str], env: &Env) -> Result<Value, String> 
     Ok(serde_norway::from_slice(&output.stdout).unwrap())
 }
 
-fn known(env: &Env) -> Env {
-    let mut env = env.clone();
-    env.retain(|name, _| !PENDING.contains(&name.as_str()));
-    env
-}
-
 fn args<'a>(workload: &'a Workload<'_>) -> Vec<&'a str> {
     super::words(&workload.container()["args"])
 }
@@ -125,36 +119,13 @@ fn every_program_takes_the_environment_of_its_container() {
             workload.service().replace('-', "_").to_uppercase()
         );
         for name in env.keys() {
-            assert!(name.starts_with(&prefix), "{}: {name}", workload.name);
+            let known = name.starts_with(&prefix) || name == DATA_DIR;
+            assert!(known, "{}: {name}", workload.name);
         }
-        if let Err(error) = understood(workload.service(), &args(workload), &known(&env)) {
+        if let Err(error) = understood(workload.service(), &args(workload), &env) {
             panic!("{} {}: {error}", set.name, workload.name);
         }
     });
-}
-
-#[test]
-fn what_is_pending_is_in_the_manifests_and_unknown_to_the_programs() {
-    let set = set("node-standard");
-    let mut pending = PENDING.to_vec();
-    for workload in set.workloads() {
-        let all = env(&set, &workload);
-        let plain = known(&all);
-        for (name, value) in all
-            .iter()
-            .filter(|(name, _)| PENDING.contains(&name.as_str()))
-        {
-            let mut env = plain.clone();
-            env.insert(name.clone(), value.clone());
-            let answer = understood(workload.service(), &args(&workload), &env);
-            assert!(
-                answer.is_err(),
-                "{name} is known now: take it out of PENDING"
-            );
-            pending.retain(|one| one != name);
-        }
-    }
-    assert_eq!(pending, [""; 0], "in no manifest: take it out of PENDING");
 }
 
 #[test]
@@ -179,16 +150,10 @@ fn the_job_that_only_wants_its_volumes_ends_well() {
 fn listeners(set: &Set, workload: &Workload<'_>) -> BTreeMap<&'static str, SocketAddr> {
     let service = workload.service();
     let env = env(set, workload);
-    let printed = understood(service, &args(workload), &known(&env)).unwrap();
+    let printed = understood(service, &args(workload), &env).unwrap();
     let (_, sections) = LISTENERS.iter().find(|(name, _)| *name == service).unwrap();
-    let prefix = service.replace('-', "_").to_uppercase();
     let address = |section: &str| {
-        let variable = format!("BAETYL_{prefix}__{}__LISTEN", section.to_uppercase());
-        let pending = PENDING.contains(&variable.as_str());
-        let text = match pending {
-            true => env[&variable].clone(),
-            false => printed[section]["listen"].as_str().unwrap().to_owned(),
-        };
+        let text = printed[section]["listen"].as_str().unwrap();
         text.parse()
             .unwrap_or_else(|_| panic!("{service} {section} listens at {text}"))
     };

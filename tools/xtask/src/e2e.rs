@@ -15,6 +15,21 @@ use self::bed::Bed;
 use self::interrupt::Interrupts;
 use crate::{ci, root, target_dir};
 
+/// Images the tests run, in the bed's registry.
+const IMAGES: [&str; 8] = [
+    "baetyl-cloud",
+    "baetyl-init",
+    "baetyl-node",
+    "baetyl-sync",
+    "baetyl-engine",
+    "baetyl-function-proxy",
+    "baetyl-runtime-python",
+    "baetyl-runtime-echo",
+];
+
+/// Where `cargo xtask images` leaves them.
+const LAYOUTS: &str = "target/images/oci";
+
 /// What is tested end to end.
 #[derive(clap::Subcommand)]
 pub(crate) enum E2e {
@@ -73,6 +88,7 @@ fn on_bed(options: &Kube) -> Result<()> {
         None => parts.time("build of the bed", bed::build)?,
     };
     let tests = parts.time("programs and tests", build)?;
+    parts.time("images", build_images)?;
     bed::take_down_stale();
     let interrupts = Interrupts::catch()?;
     let outcome = in_bed(options, &interrupts, &programs, &tests, &mut parts);
@@ -91,6 +107,9 @@ fn in_bed(
     let mut bed = Bed::new()?;
     let up = parts.time("bed up", || bed.up(interrupts, programs));
     let outcome = up.and_then(|()| {
+        for image in IMAGES {
+            bed.push(&root().join(LAYOUTS).join(image), image)?;
+        }
         let command = bed.command(tests)?;
         parts.time("tests", || run_tests(interrupts, command, options))
     });
@@ -148,6 +167,13 @@ fn build() -> Result<PathBuf> {
     });
     let program = built.context("cargo does not say where it put the tests")?;
     Ok(program.into_std_path_buf())
+}
+
+/// Builds the images for this machine's architecture.
+fn build_images() -> Result<()> {
+    let options = ["--profile", "images-ci", "--features", ci::TEST_FEATURES];
+    let args = [&["xtask", "images", "--only"], &IMAGES[..], &options].concat();
+    ci::sh("cargo", &args, &[])
 }
 
 /// How long each part took.

@@ -382,7 +382,10 @@ mod tests {
         for items in [r#","items":null"#, r#","items":[]"#, ""] {
             let page = format!(r#"{{"metadata":{{"resourceVersion":"7"}}{items}}}"#);
             let page: Page<Bare> = serde_json::from_str(&page).unwrap();
-            assert_eq!((page.items.len(), &*page.metadata.resource_version), (0, "7"));
+            assert_eq!(
+                (page.items.len(), &*page.metadata.resource_version),
+                (0, "7")
+            );
         }
     }
 }

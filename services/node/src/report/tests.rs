@@ -106,10 +106,17 @@ fn machines_of_a_cluster_are_those_engine_tells_of() {
         ..status("1")
     };
     accept_report(&shadow, Some(status), None).unwrap();
-    assert!(shadow.report.borrow().stats.is_none(), "the Pod is no machine");
+    assert!(
+        shadow.report.borrow().stats.is_none(),
+        "the Pod is no machine"
+    );
     let names = |shadow: &Shadow| -> Vec<String> {
         let stats = shadow.report.borrow().stats.clone().unwrap_or_default();
-        stats.nodes.iter().map(|node| node.hostname.clone()).collect()
+        stats
+            .nodes
+            .iter()
+            .map(|node| node.hostname.clone())
+            .collect()
     };
     let told = NodeStats {
         nodes: vec![MachineStats {

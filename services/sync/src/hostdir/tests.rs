@@ -399,7 +399,9 @@ async fn what_a_run_left_that_was_killed_after_the_marker_goes_with_the_next() {
     machine
         .dir
         .write(format!("objects/.{hex}.work/partial/x"), "left");
-    machine.dir.write(format!("objects/.{hex}.removed/x"), "left");
+    machine
+        .dir
+        .write(format!("objects/.{hex}.removed/x"), "left");
     machine.stage().await.unwrap();
     assert_eq!(machine.content()["model.bin"], model);
     assert_eq!(machine.beside(), ["complete", "lock"]);

@@ -123,6 +123,21 @@ impl Bed {
         Ok(())
     }
 
+    /// Sends an image to the bed's registry, as `baetyl/<name>` with the version of the workspace.
+    ///
+    /// # Errors
+    /// When the registry does not take it.
+    pub(super) fn push(&self, layout: &Path, name: &str) -> Result<()> {
+        let image = format!("baetyl/{name}:{}", env!("CARGO_PKG_VERSION"));
+        let status = Command::new(self.dir.join("push"))
+            .arg(layout)
+            .arg(&image)
+            .stdout(Stdio::null())
+            .status()?;
+        ensure!(status.success(), "{image} was not pushed: {status}");
+        Ok(())
+    }
+
     /// A program that runs in the bed's network and knows the bed.
     ///
     /// # Errors

@@ -1,0 +1,222 @@
+//! Parts of the node die or hang: applications notice nothing, and the report says what nobody knows.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use baetyl_tests::wait::until_within;
+use serde_json::{Value, json};
+
+use crate::node::{CORE, NODE, Node, PATIENCE, SYSTEM, web};
+
+/// How long the API server hangs.
+const HANGS: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn while_the_api_server_hangs_nothing_restarts_and_the_report_says_unknown() -> Result<()> {
+    let node = Node::alone().await?;
+    let Some(bed) = node.cluster.bed() else {
+        return Ok(());
+    };
+    let app = node.run(&web(&node, "through", "through")).await?;
+    node.until_page("through", "through").await?;
+    let (server, before) = (
+        node.server_of("through").await?,
+        node.lives("through").await?,
+    );
+    let core = core_lives(&node).await?;
+    let paused = bed.pause_api().await?;
+    let unknown = |told: &Value| told["status"] == "Unknown" && told["version"] == app["version"];
+    let told = until_within(PATIENCE, "the report says unknown", || async {
+        let told = node.app("through").await?;
+        ensure!(unknown(&told), "{told}");
+        Ok(())
+    });
+    let (told, ()) = tokio::join!(told, tokio::time::sleep(HANGS));
+    told?;
+    let (still, page) = (
+        node.app("through").await?,
+        crate::node::page_at(&server, "/").await?,
+    );
+    drop(paused);
+    ensure!(unknown(&still), "{still}");
+    ensure!(page.trim() == "through", "{page}");
+    node.until_running(&app).await?;
+    ensure!(node.lives("through").await? == before);
+    ensure!(
+        core_lives(&node).await? == core,
+        "a core service was restarted"
+    );
+    ensure!(node.view().await?["ready"] == 1);
+    node.delete("through").await
+}
+
+/// Pods of the core services and how often they were started.
+async fn core_lives(node: &Node) -> Result<Vec<(String, u64)>> {
+    let mut lives = Vec::new();
+    for name in CORE {
+        let selector = format!("app.kubernetes.io/name={name}");
+        let pods: Vec<Value> = node.system().list("pods", &selector).await?;
+        for pod in pods {
+            let name = pod["metadata"]["name"]
+                .as_str()
+                .context("a name")?
+                .to_owned();
+            let starts = pod["status"]["containerStatuses"][0]["restartCount"].as_u64();
+            lives.push((name, starts.unwrap_or(0)));
+        }
+    }
+    Ok(lives)
+}
+
+#[tokio::test]
+async fn whichever_core_service_is_killed_no_application_restarts() -> Result<()> {
+    let node = Node::alone().await?;
+    if node.cluster.bed().is_none() {
+        return Ok(());
+    }
+    let mut app = node.run(&web(&node, "unmoved", "unmoved")).await?;
+    let before = node.lives("unmoved").await?;
+    for (round, service) in CORE.iter().enumerate() {
+        node.kill_core(service).await?;
+        node.until_core_is_ready().await?;
+        node.until_online().await?;
+        node.until_running(&app).await.context(*service)?;
+        ensure!(node.lives("unmoved").await? == before, "{service}");
+        // The node does what is wished as before.
+        if round + 1 == CORE.len() {
+            crate::node::set_env(&mut app, "AFTER", service);
+            app = node.change(&app).await?;
+            node.until_running(&app).await?;
+        }
+    }
+    node.delete("unmoved").await
+}
+
+#[tokio::test]
+async fn a_core_service_that_loses_its_volume_finds_itself_again_without_activation() -> Result<()>
+{
+    let node = Node::alone().await?;
+    let Some(bed) = node.cluster.bed() else {
+        return Ok(());
+    };
+    let app = node.run(&web(&node, "kept", "kept")).await?;
+    let before = node.lives("kept").await?;
+    let activated = activations(&node).await?;
+    // In the dark there is nobody to ask.
+    node.cloud.leave().await?;
+    for (service, directory) in [
+        ("baetyl-sync", "sync"),
+        ("baetyl-engine", "engine"),
+        ("baetyl-node", "node"),
+    ] {
+        node.system().scale("deployment", service, 0).await?;
+        until_within(PATIENCE, &format!("{service} is gone"), || async {
+            let selector = format!("app.kubernetes.io/name={service}");
+            let left = node.system().names("pods", &selector).await?;
+            ensure!(left.is_empty(), "{left:?}");
+            Ok(())
+        })
+        .await?;
+        let data = bed.path(&format!("lib/core/{directory}"));
+        ensure!(data.exists(), "{} is not there", data.display());
+        for entry in std::fs::read_dir(&data)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                std::fs::remove_dir_all(path)?;
+            } else {
+                std::fs::remove_file(path)?;
+            }
+        }
+        node.system().scale("deployment", service, 1).await?;
+        node.until_core_is_ready().await.context(service)?;
+    }
+    node.cloud.come_back().await?;
+    node.until_online().await?;
+    node.until_running(&app).await?;
+    ensure!(
+        node.lives("kept").await? == before,
+        "an application was restarted"
+    );
+    ensure!(
+        activations(&node).await? == activated,
+        "it was activated again"
+    );
+    let mut next = app;
+    crate::node::set_env(&mut next, "AFTER", "the loss");
+    let next = node.change(&next).await?;
+    node.until_running(&next).await?;
+    node.delete("kept").await
+}
+
+/// What the certificate of the node is: it changes with an activation.
+async fn activations(node: &Node) -> Result<String> {
+    let identity = node
+        .system()
+        .secret("baetyl-core-identity", "identity.json")
+        .await?;
+    let identity: Value = serde_json::from_str(&identity)?;
+    Ok(identity.to_string())
+}
+
+#[tokio::test]
+async fn what_others_change_is_put_right_and_what_is_not_ours_is_left_alone() -> Result<()> {
+    let node = Node::shared().await?;
+    // Somebody made an object of that name before.
+    node.users()
+        .apply("{apiVersion: v1, kind: Service, metadata: {name: taken}, spec: {ports: [{port: 1}], selector: {a: b}}}")
+        .await?;
+    let app = node.create(&web(&node, "taken", "taken")).await?;
+    node.until_failed(&app, "Service").await?;
+    let service: Value = node.users().get("service", "taken").await?;
+    ensure!(
+        service["spec"]["selector"] == json!({"a": "b"}),
+        "{service}"
+    );
+    node.rest.delete("/v1/apps/taken").await?;
+    node.users().delete("service", "taken").await?;
+
+    // Somebody deletes ours.
+    let app = node.run(&web(&node, "missed", "missed")).await?;
+    node.users().delete("deployment", "missed").await?;
+    until_within(PATIENCE, "the Deployment is made again", || async {
+        let made: Value = node.users().get("deployment", "missed").await?;
+        ensure!(made["metadata"]["deletionTimestamp"].is_null());
+        ensure!(made["status"]["readyReplicas"] == 1);
+        Ok(())
+    })
+    .await?;
+    node.until_running(&app).await?;
+    node.delete("missed").await
+}
+
+#[tokio::test]
+async fn nothing_is_written_when_nothing_changes() -> Result<()> {
+    let node = Node::alone().await?;
+    let app = node.run(&web(&node, "quiet", "quiet")).await?;
+    let versions = || async {
+        let kinds = "deployments,services,configmaps,secrets";
+        let selector = "baetyl-app-name=quiet";
+        let all: Vec<Value> = node.users().list(kinds, selector).await?;
+        let generation = |object: &Value| {
+            let meta = &object["metadata"];
+            (
+                meta["name"].to_string(),
+                meta["generation"].to_string(),
+                meta["managedFields"].to_string(),
+            )
+        };
+        anyhow::Ok(all.iter().map(generation).collect::<Vec<_>>())
+    };
+    let before = versions().await?;
+    // Engine that is started anew looks at everything once more.
+    let selector = "app.kubernetes.io/name=baetyl-engine";
+    let args = ["-n", SYSTEM, "delete", "pods", "-l", selector, "--wait"];
+    node.cluster.kubectl().run(&args).await?;
+    node.until_core_is_ready().await?;
+    node.until_running(&app).await?;
+    let view = node.rest.get(&format!("/v1/nodes/{NODE}")).await?;
+    ensure!(view["ready"] == 1);
+    let after = versions().await?;
+    ensure!(before == after, "{before:?}\n{after:?}");
+    node.delete("quiet").await
+}
