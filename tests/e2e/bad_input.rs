@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::node::{Node, busybox, web};
+use crate::node::{IDLE, Node, busybox, web};
 
 /// What the cloud refuses says which field and why, and changes nothing.
 #[tokio::test]
@@ -75,7 +75,7 @@ async fn what_the_cluster_refuses_is_told_in_its_words_and_stops_nobody() -> Res
 
     // A policy of the cluster.
     node.cluster.objects().apply(POLICY).await?;
-    let mut app = busybox(&node, "unwanted", "exec busybox tail -f /dev/null");
+    let mut app = busybox(&node, "unwanted", IDLE);
     app["labels"]["baetyl-progress-deadline"] = json!("30s");
     fails(&node, &app, "no Pods of this one").await?;
     for kind in [
@@ -86,7 +86,7 @@ async fn what_the_cluster_refuses_is_told_in_its_words_and_stops_nobody() -> Res
     }
 
     // A claim that is not there.
-    let mut app = busybox(&node, "claimless", "exec busybox tail -f /dev/null");
+    let mut app = busybox(&node, "claimless", IDLE);
     app["services"][0]["volumeMounts"] = json!([{"name": "data", "mountPath": "/data"}]);
     app["volumes"] = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "nobodys"}}]);
     fails(&node, &app, "\"nobodys\" not found").await?;

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::sync::Mutex;
 
-pub(crate) use app::{PATIENCE, busybox, page_at, set_env, web};
+pub(crate) use app::{IDLE, PATIENCE, busybox, page_at, set_env, web};
 pub(crate) use cloud::Cloud;
 
 use crate::cluster::{Cluster, Objects};

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use serde_json::json;
 
-use crate::node::{Node, busybox};
+use crate::node::{IDLE, Node, busybox};
 
 #[tokio::test]
 async fn an_image_behind_credentials_is_pulled_with_those_of_the_application() -> Result<()> {
@@ -13,7 +13,7 @@ async fn an_image_behind_credentials_is_pulled_with_those_of_the_application() -
     };
     bed.push(&bed.path("images/box"), "closed/box:1").await?;
     let (server, credentials) = bed.closed_registry()?;
-    let mut app = busybox(&node, "closed", "exec busybox tail -f /dev/null");
+    let mut app = busybox(&node, "closed", IDLE);
     app["services"][0]["image"] = json!(format!("{server}/closed/box:1"));
     let without = node.create(&app).await?;
     let failed = node.until_failed(&without, "ImagePullBackOff").await?;

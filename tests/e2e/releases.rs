@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::node::{Node, busybox, set_env, web};
+use crate::node::{IDLE, Node, busybox, set_env, web};
 
 /// Changes a running application into one that fails; the version before serves all the time.
 async fn is_rolled_back(name: &str, spoil: impl Fn(&mut Value), words: &str) -> Result<()> {
@@ -66,7 +66,7 @@ async fn a_first_version_that_fails_is_told_and_stops_nobody() -> Result<()> {
     ensure!(failed["phase"] == "Failed", "{failed}");
     // The mended one is taken.
     let mut mended = bad;
-    mended["services"][0]["args"] = json!(["exec busybox tail -f /dev/null"]);
+    mended["services"][0]["args"] = json!([IDLE]);
     let mended = node.change(&mended).await?;
     node.until_running(&mended).await?;
     node.until_running(&good).await?;

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::node::{Node, busybox};
+use crate::node::{IDLE, Node, busybox};
 
 /// Mounts volumes into the only service.
 fn with_volumes(mut app: Value, volumes: &[(&str, Value)]) -> Value {
@@ -12,9 +12,6 @@ fn with_volumes(mut app: Value, volumes: &[(&str, Value)]) -> Value {
     app["volumes"] = volumes.iter().map(|(_, volume)| volume.clone()).collect();
     app
 }
-
-/// Waits for ever.
-const IDLE: &str = "exec busybox tail -f /dev/null";
 
 impl Node {
     async fn sh(&self, app: &str, script: &str) -> Result<String> {

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use baetyl_tests::wait::until_within;
 use serde_json::{Value, json};
 
-use crate::node::{Node, PATIENCE, busybox, web};
+use crate::node::{IDLE, Node, PATIENCE, busybox, web};
 
 #[tokio::test]
 async fn a_deployment_with_two_instances_is_called_and_scaled() -> Result<()> {
@@ -80,7 +80,7 @@ async fn a_job_that_fails_is_a_failure() -> Result<()> {
     let node = Node::shared().await?;
     let mut app = busybox(&node, "never", "exit 4");
     app["workload"] = json!("job");
-    app["jobConfig"] = json!({"backoffLimit": 0, "restartPolicy": "Never"});
+    app["jobConfig"] = json!({"completions": 1, "backoffLimit": 0, "restartPolicy": "Never"});
     let app = node.create(&app).await?;
     node.until_failed(&app, "BackoffLimitExceeded").await?;
     node.delete("never").await
@@ -126,11 +126,11 @@ async fn init_services_come_first_and_services_of_one_application_share_a_pod() 
         "args": ["echo from the init service >/shared/index.html"],
         "volumeMounts": [{"name": "shared", "mountPath": "/shared"}],
     }]);
-    app["services"][0]["args"] = json!(["exec busybox httpd -f -p 8080 -h /shared"]);
+    app["services"][0]["args"] = json!([format!("busybox httpd -p 8080 -h /shared; {IDLE}")]);
     app["services"][0]["volumeMounts"] = json!([{"name": "shared", "mountPath": "/shared"}]);
     let beside = json!({
         "name": "beside", "image": image, "command": ["/bin/sh", "-c"],
-        "args": ["exec busybox tail -f /dev/null"],
+        "args": [IDLE],
     });
     app["services"]
         .as_array_mut()

@@ -22,6 +22,9 @@ const DEADLINE: &str = "baetyl-progress-deadline";
 /// Pods of an application: uid and how often containers were started, by name. Equal: nobody was touched.
 pub(crate) type Lives = BTreeMap<String, (String, u64)>;
 
+/// Does nothing until it is told to end: a shell that is the first process would not hear it otherwise.
+pub(crate) const IDLE: &str = "trap 'exit 0' TERM; while :; do busybox sleep 1 & wait; done";
+
 /// An application of one container that runs a script. A version that is not ready within a quarter of a minute has
 /// failed.
 pub(crate) fn busybox(node: &Node, name: &str, script: &str) -> Value {
@@ -40,7 +43,7 @@ pub(crate) fn busybox(node: &Node, name: &str, script: &str) -> Value {
 
 /// An application that serves `words` on port 8080.
 pub(crate) fn web(node: &Node, name: &str, words: &str) -> Value {
-    let script = format!("echo '{words}' >/tmp/index.html; exec busybox httpd -f -p 8080 -h /tmp");
+    let script = format!("echo '{words}' >/tmp/index.html; busybox httpd -p 8080 -h /tmp; {IDLE}");
     let mut app = busybox(node, name, &script);
     let service = &mut app["services"][0];
     service["ports"] = json!([{"containerPort": 8080, "protocol": "TCP"}]);

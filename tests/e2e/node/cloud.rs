@@ -58,14 +58,10 @@ impl Cloud {
         let address = self.address_of("baetyl-cloud").await?;
         self.all.apply(&self.manifests(&address)).await?;
         self.objects.wait_for_deployment("baetyl-cloud").await?;
-        let create = [
-            "/usr/bin/baetyl-cloud",
-            "token",
-            "create",
-            "e2e",
-            "--role",
-            "admin",
-        ];
+        // Whoever runs the tests once more on the same cluster cannot have the token of before.
+        let name = format!("e2e-{}", std::process::id());
+        let program = "/usr/bin/baetyl-cloud";
+        let create = [program, "token", "create", &name, "--role", "admin"];
         let token = self.objects.exec("deploy/baetyl-cloud", &create).await?;
         Ok(token.trim().to_owned())
     }
