@@ -1,6 +1,7 @@
 //! What cannot be: each ends as the failure of its own application, in Kubernetes' words, or is refused at the border.
 
 use anyhow::{Result, ensure};
+use baetyl_tests::wait::until;
 use http::Method;
 use serde_json::{Value, json};
 
@@ -75,6 +76,24 @@ async fn what_the_cluster_refuses_is_told_in_its_words_and_stops_nobody() -> Res
 
     // A policy of the cluster.
     node.cluster.objects().apply(POLICY).await?;
+    let image = node.cluster.busybox();
+    let probe = format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: unwanted, labels: {{baetyl-app-name: unwanted}}}}, spec: {{containers: [{{name: a, image: '{image}'}}]}}}}"
+    );
+    until("the policy is in force", || async {
+        let args = [
+            "-n",
+            crate::node::USERS,
+            "create",
+            "--dry-run=server",
+            "-f",
+            "-",
+        ];
+        let taken = node.cluster.kubectl().fed(&args, &probe).await;
+        ensure!(taken.is_err(), "Pods are taken");
+        Ok(())
+    })
+    .await?;
     let mut app = busybox(&node, "unwanted", IDLE);
     app["labels"]["baetyl-progress-deadline"] = json!("30s");
     fails(&node, &app, "no Pods of this one").await?;

@@ -1,6 +1,6 @@
 //! Images of registries that want credentials, and images that cannot run here.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use serde_json::json;
 
 use crate::node::{IDLE, Node, busybox};

@@ -9,7 +9,8 @@ use baetyl_model::workload::{Observed, WorkloadKey, WorkloadState};
 use crate::ports::Runtime;
 use crate::shape::Shape;
 
-/// Workloads of one version, in the order of its services.
+/// Workloads of one version, in the order of its services. An application without services (objects of its author's own)
+/// is one as a whole, where the runtime has such.
 pub(crate) fn workloads<R: Runtime>(
     runtime: &R,
     app: &AppName,
@@ -18,8 +19,10 @@ pub(crate) fn workloads<R: Runtime>(
     shape: &Shape,
 ) -> Vec<WorkloadKey> {
     let mut keys: Vec<WorkloadKey> = Vec::new();
-    for service in &shape.services {
-        let key = runtime.key_of(app, system, version, &service.name);
+    let services = shape.services.iter().map(|service| service.name.as_str());
+    let whole = shape.services.is_empty().then_some("");
+    for service in services.chain(whole) {
+        let key = runtime.key_of(app, system, version, service);
         keys.extend(key.filter(|key| !keys.contains(key)));
     }
     keys

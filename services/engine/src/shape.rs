@@ -111,7 +111,9 @@ impl Shape {
             .map(|service| service.startup_seconds)
             .max()
             .unwrap_or(0);
-        let settle = self.services.iter().any(|service| !service.probed);
+        // Who has no services is made of what nobody here knows.
+        let settle =
+            self.services.is_empty() || self.services.iter().any(|service| !service.probed);
         let limits = config.limits();
         Limits {
             probe: self
@@ -171,6 +173,7 @@ mod tests {
             r#"{"services":[{"name":"a1","startupProbe":{"tcpSocket":{"port":1},"periodSeconds":10,"failureThreshold":30}}]}"#,
         );
         assert_eq!(slow.probe.as_secs(), 300);
+        assert_eq!(limits(r#"{"type":"yaml"}"#).settle.as_secs(), 2);
         for (told, startup, expected) in [("15s", 3, 15), ("20m", 3, 1200), ("15s", 300, 300)] {
             let labelled = limits(&format!(
                 r#"{{"labels":{{"baetyl-progress-deadline":"{told}"}},"services":[{{"name":"a1","startupProbe":

@@ -453,7 +453,8 @@ impl State {
         self.runtimes
             .iter_mut()
             .filter(|runtime| runtime.is_free() && runtime.has(function))
-            .min_by_key(|runtime| runtime.open.len())
+            // Among equals it is the turn of the one that has waited longest.
+            .min_by_key(|runtime| (runtime.open.len(), runtime.last))
     }
 
     /// As engine says; without engine's word as the first runtime says.

@@ -39,6 +39,8 @@ pub(super) struct Runtime {
     pub(super) out: ToRuntime,
     /// Calls it has not answered, those included whose caller is gone.
     pub(super) open: HashMap<u64, Open>,
+    /// The last call it was given; calls are numbered.
+    pub(super) last: u64,
     /// Ends its connection.
     pub(super) end: CancellationToken,
 }
@@ -79,6 +81,7 @@ impl Runtime {
             functions,
             places,
             out,
+            last: 0,
             open,
             end,
         }
@@ -105,6 +108,7 @@ impl Runtime {
             ..
         } = call;
         let left = timeout.saturating_sub(began.elapsed()).as_millis();
+        self.last = id;
         self.open.insert(
             id,
             Open {

@@ -30,6 +30,22 @@ async fn calls_go_to_the_least_loaded_runtime() {
 }
 
 #[tokio::test]
+async fn calls_one_after_the_other_go_round() {
+    let world = World::greet().await;
+    let (mut one, mut two) = (world.runtime("greet", 4).await, second(&world).await);
+    for _ in 0..2 {
+        for (runtime, name) in [(&mut one, "one"), (&mut two, "two")] {
+            let serving = async {
+                let invocation = runtime.invocation().await.invocation;
+                runtime.answer(invocation, name).await;
+            };
+            let (answer, ()) = tokio::join!(world.post("/greet", "x"), serving);
+            assert_eq!(answer.body(), name.as_bytes());
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_runtime_is_never_given_more_than_it_offers_and_calls_keep_their_order() {
     let world = World::greet().await;
     let mut runtime = world.runtime("greet", 1).await;

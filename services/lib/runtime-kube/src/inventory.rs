@@ -72,11 +72,6 @@ pub(crate) fn read(entry: &str) -> Kinds {
     entry.lines().filter_map(line).collect()
 }
 
-/// Versions it tells of.
-pub(crate) fn versions(data: &BTreeMap<String, String>) -> impl Iterator<Item = &str> {
-    data.keys().map(String::as_str)
-}
-
 /// Namespaces it tells of.
 pub(crate) fn namespaces(data: &BTreeMap<String, String>) -> BTreeSet<String> {
     let kinds = data.values().flat_map(|entry| read(entry));
@@ -137,6 +132,5 @@ mod tests {
         assert_eq!(read("nonsense\n\napps/v1 Deployment shop\n").len(), 1);
         let data = BTreeMap::from([("7".to_owned(), text)]);
         assert_eq!(namespaces(&data), BTreeSet::from(["shop".to_owned()]));
-        assert_eq!(versions(&data).collect::<Vec<_>>(), ["7"]);
     }
 }

@@ -249,7 +249,10 @@ fn target_of_helm<'de, D: serde::Deserializer<'de>>(
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct ControllerStatus {
     pub(crate) observed_generation: i64,
+    pub(crate) replicas: u32,
+    pub(crate) updated_replicas: u32,
     pub(crate) desired_number_scheduled: u32,
+    pub(crate) updated_number_scheduled: u32,
     pub(crate) conditions: Vec<Condition>,
 }
 

@@ -96,6 +96,14 @@ impl What {
         }
     }
 
+    /// Whether its objects make Pods.
+    pub(crate) fn is_controller(self) -> bool {
+        matches!(
+            self,
+            Self::Deployments | Self::StatefulSets | Self::DaemonSets | Self::Jobs | Self::CronJobs
+        )
+    }
+
     /// Whether only metadata is asked for: nobody here reads what Helm wrote.
     pub(crate) fn is_metadata(self) -> bool {
         self == Self::Releases

@@ -10,7 +10,7 @@ use baetyl_model::workload::{WHOLE, WorkloadKey, WorkloadState};
 
 use super::verdict::Verdict;
 use crate::config::KubeConfig;
-use crate::inventory;
+use crate::inventory::{self, Kind, Kinds};
 use crate::seen::{Controller, Meta, Pod, Record, find, holds};
 use crate::world::{Entry, Place, Watch, What, World};
 
@@ -21,6 +21,8 @@ pub(crate) struct Group<'a> {
     pub(super) pods: Vec<&'a Pod>,
     /// It is a YAML application.
     pub(super) inventory: Option<&'a Record>,
+    /// Of which there are these kinds in namespaces of ours; nothing for a version that is not the last.
+    kinds: Kinds,
     /// It is a Helm application: the newest release.
     pub(super) release: Option<&'a Record>,
     /// The Job that installs it.
@@ -170,9 +172,16 @@ impl<'a> Belongings<'a> {
             let Some(app) = &meta.labels.app else {
                 continue;
             };
-            for version in inventory::versions(&record.data) {
+            for (version, entry) in &record.data {
+                let mut kinds = Kinds::new();
+                if meta.labels.version.as_deref() == Some(version) {
+                    kinds = inventory::read(entry);
+                    // What is with others may not be seen by us.
+                    kinds.retain(|kind| self.is_ours(&kind.namespace));
+                }
                 if let Some(group) = self.group(&meta.namespace, app, version) {
                     group.inventory = Some(record);
+                    group.kinds = kinds;
                 }
             }
         }
@@ -366,6 +375,10 @@ impl Group<'_> {
                 alive
             });
         }
+        if self.inventory.is_some() && !self.is_rolled_out() {
+            // Pods of the version before are among those that are seen: they carry no version.
+            return Some(alive.saturating_add(1));
+        }
         if self.controllers.is_empty() {
             // Objects without a workload want no Pods; the rest of an older version wants none either, but is not told.
             return self.inventory.map(|_| 0);
@@ -378,6 +391,24 @@ impl Group<'_> {
             all.map(|(place, entry)| wanted(place.what, &entry.item))
                 .fold(0, u32::saturating_add),
         )
+    }
+
+    /// Whether every workload of a YAML application is seen, and has no Pods but those of its newest template.
+    fn is_rolled_out(&self) -> bool {
+        let seen = |kind: &Kind| {
+            let mut controllers = self.controllers.iter();
+            controllers.any(|(place, _)| place.what.resource().kind == kind.kind)
+        };
+        let awaited = self.kinds.iter().filter(|kind| {
+            What::OF_NAMESPACE
+                .iter()
+                .any(|what| what.is_controller() && what.resource().kind == kind.kind)
+        });
+        awaited.clone().all(seen)
+            && self
+                .controllers
+                .iter()
+                .all(|(place, entry)| is_rolled_out(place.what, &entry.item))
     }
 
     /// Whether what there is of it is on its way out.
@@ -467,6 +498,28 @@ fn is_finished(job: &Controller) -> bool {
     ["Complete", "Failed"]
         .iter()
         .any(|kind| find(conditions, kind).is_some_and(|found| &*found.status == "True"))
+}
+
+/// As `kubectl rollout status` has it.
+fn is_rolled_out(what: What, controller: &Controller) -> bool {
+    let (spec, status) = (&controller.spec, &controller.status);
+    let wanted = spec.replicas.unwrap_or(1);
+    match what {
+        What::Deployments => {
+            status.observed_generation >= controller.metadata.generation
+                && status.updated_replicas == wanted
+                && status.replicas == wanted
+        }
+        What::StatefulSets => {
+            status.observed_generation >= controller.metadata.generation
+                && status.updated_replicas >= wanted
+        }
+        What::DaemonSets => {
+            status.observed_generation >= controller.metadata.generation
+                && status.updated_number_scheduled == status.desired_number_scheduled
+        }
+        _ => true,
+    }
 }
 
 /// How many Pods one controller wants.

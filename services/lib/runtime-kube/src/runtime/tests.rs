@@ -132,3 +132,49 @@ async fn the_version_is_asked_for_again_after_the_server_was_away() {
         .await
         .unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_yaml_application_is_not_ready_while_pods_of_its_older_template_serve() {
+    let fake = Fake::default();
+    let inventory = json!({"metadata": {
+        "name": "baetyl-inventory-shop", "namespace": "baetyl-edge",
+        "labels": {"app.kubernetes.io/managed-by": "baetyl", "baetyl-app-name": "shop", "baetyl-app-version": "2", "baetyl.io/inventory": "true"},
+    }, "data": {"2": "apps/v1 Deployment baetyl-edge\nv1 Service baetyl-edge\n"}});
+    fake.set(&list("ConfigMap"), inventory);
+    let pod = json!({"metadata": {
+        "name": "shop-old-1", "namespace": "baetyl-edge", "labels": {"baetyl-app-name": "shop"},
+        "ownerReferences": [{"kind": "ReplicaSet", "name": "shop-old", "controller": true}],
+    }, "spec": {"containers": [{"name": "main"}]},
+    "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+    fake.set(&list("Pod"), pod);
+    let deployment = |updated: u32, replicas: u32| {
+        json!({
+            "metadata": {"name": "shop", "namespace": "baetyl-edge", "generation": 2, "labels": labels("shop", "2")},
+            "spec": {"replicas": 1},
+            "status": {"observedGeneration": 2, "updatedReplicas": updated, "replicas": replicas},
+        })
+    };
+    let runtime = fake.seeing().await;
+    let mut observed = runtime.watch();
+    let lacks = |seen: &baetyl_model::workload::Observed| -> Option<bool> {
+        let (_, workload) = seen
+            .workloads
+            .iter()
+            .find(|(key, _)| key.app.as_str() == "shop")?;
+        let ready = workload
+            .instances
+            .iter()
+            .filter(|one| one.status.ready)
+            .count();
+        Some(ready < usize::try_from(workload.wanted?).ok()?)
+    };
+    // Applied, and the Deployment not seen yet.
+    until(&mut observed, |seen| lacks(seen) == Some(true)).await;
+    fake.set(&list("Deployment"), deployment(1, 2));
+    until(&mut observed, |seen| {
+        seen.workloads.values().any(|one| one.wanted == Some(2))
+    })
+    .await;
+    fake.set(&list("Deployment"), deployment(1, 1));
+    until(&mut observed, |seen| lacks(seen) == Some(false)).await;
+}
