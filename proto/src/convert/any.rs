@@ -174,10 +174,11 @@ pub(super) fn any_instance() -> impl Strategy<Value = InstanceStatus> {
         protocol: "TCP".into(),
     });
     let container = || {
-        any_name().prop_map(|name| ContainerStatus {
+        (any_name(), any::<u32>()).prop_map(|(name, restarts)| ContainerStatus {
             name,
             state: "Running".into(),
             reason: String::new(),
+            restarts,
         })
     };
     let parts = (

@@ -192,11 +192,13 @@ impl From<ContainerStatus> for wire::ContainerStatus {
             name,
             state,
             reason,
+            restarts,
         } = status;
         Self {
             name,
             state,
             reason,
+            restarts,
         }
     }
 }
@@ -207,11 +209,13 @@ impl From<wire::ContainerStatus> for ContainerStatus {
             name,
             state,
             reason,
+            restarts,
         } = status;
         Self {
             name,
             state,
             reason,
+            restarts,
         }
     }
 }

@@ -253,6 +253,9 @@ pub struct ContainerStatus {
     pub state: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub reason: ::prost::alloc::string::String,
+    /// How often it was started again.
+    #[prost(uint32, tag = "4")]
+    pub restarts: u32,
 }
 /// The volatile half of a report: never in a digest, never on flash.
 #[derive(Clone, PartialEq, ::prost::Message)]

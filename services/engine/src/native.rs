@@ -372,7 +372,12 @@ impl Runtime for Native {
                 cores(used.cpu_nanos.saturating_sub(nanos), now - then)
             });
             let memory = used.memory_bytes;
-            (observed::id(&id), Usage { cpu, memory })
+            let usage = Usage {
+                cpu,
+                memory,
+                ..Usage::default()
+            };
+            (observed::id(&id), usage)
         });
         usage.collect()
     }

@@ -123,7 +123,7 @@ pub(crate) async fn report_stats<P: Ports>(ctx: Arc<Context<P>>) {
             instance: id.name,
             cpu_used: used.cpu,
             memory_used: used.memory,
-            ..InstanceStats::default()
+            containers: used.containers,
         });
         let stats = NodeStats {
             time: Some(ctx.clock.now()),

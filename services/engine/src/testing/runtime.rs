@@ -507,6 +507,7 @@ impl Runtime for FakeRuntime {
                 let used = Usage {
                     cpu: 0.5,
                     memory: 1 << 20,
+                    ..Usage::default()
                 };
                 usage.insert(id, used);
             }

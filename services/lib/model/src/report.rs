@@ -374,6 +374,8 @@ pub struct ContainerStatus {
     pub state: String,
     /// Why.
     pub reason: String,
+    /// How often it was started again.
+    pub restarts: u32,
 }
 
 /// One machine.

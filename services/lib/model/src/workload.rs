@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::name::{AppName, Namespace, ServiceName, Version};
-use crate::report::InstanceStatus;
+use crate::report::{ContainerStats, InstanceStatus};
 
 /// The service name under which a runtime runs a whole application as one workload.
 pub const WHOLE: &str = "pod";
@@ -110,10 +110,12 @@ impl Observed {
 }
 
 /// What an instance uses.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Usage {
     /// Cores.
     pub cpu: f64,
     /// Bytes.
     pub memory: u64,
+    /// The same of each container of a Pod, sorted by name; empty in native mode.
+    pub containers: Vec<ContainerStats>,
 }

@@ -60,7 +60,7 @@ pub(crate) struct Api {
 #[derive(Clone)]
 pub(crate) struct Call<'a> {
     method: Method,
-    /// Path and query.
+    /// Path and query, or a whole URL of a kubelet.
     path: String,
     accept: &'static str,
     body: Option<(&'static str, Bytes)>,
@@ -93,6 +93,16 @@ impl<'a> Call<'a> {
     pub(crate) fn metadata_list(mut self, watch: bool) -> Self {
         self.accept = if watch { METADATA } else { METADATA_LIST };
         self
+    }
+
+    /// Whom it goes to, for messages.
+    fn whom(&self, server: &str) -> String {
+        let kubelet = self.path.strip_prefix("https://");
+        let kubelet = kubelet.and_then(|rest| rest.split('/').next());
+        kubelet.map_or_else(
+            || format!("the API server at {server}"),
+            |address| format!("the kubelet at {address}"),
+        )
     }
 
     pub(crate) fn body(mut self, kind: &'static str, body: impl Into<Bytes>) -> Self {
@@ -188,7 +198,7 @@ impl Api {
         let answer = async move { read(head.await?.into_body()).await };
         match timeout(time, answer).await {
             Ok(answer) => answer,
-            Err(_) => Err(self.silent(time)),
+            Err(_) => Err(self.silent(call, time)),
         }
     }
 
@@ -197,14 +207,14 @@ impl Api {
         let time = self.times.answer;
         match timeout(time, self.head(&call)).await {
             Ok(head) => head.map(Response::into_body),
-            Err(_) => Err(self.silent(time)),
+            Err(_) => Err(self.silent(&call, time)),
         }
     }
 
-    fn silent(&self, time: Duration) -> ApiError {
+    fn silent(&self, call: &Call<'_>, time: Duration) -> ApiError {
         ApiError::Silent(format!(
-            "the API server at {} did not answer within {} s",
-            self.server(),
+            "{} did not answer within {} s",
+            call.whom(self.server()),
             time.as_secs()
         ))
     }
@@ -213,15 +223,15 @@ impl Api {
     fn head(&self, call: &Call<'_>) -> BoxFuture<'static, Result<Response<Body>, ApiError>> {
         let sent = call
             .request()
-            .map(|request| (self.transport.send(request), self.server().to_owned()));
+            .map(|request| (self.transport.send(request), call.whom(self.server())));
         async move {
-            let (sent, server) = sent?;
+            let (sent, whom) = sent?;
             let response = match sent.await {
                 Ok(response) => response,
                 Err(error) => {
                     let causes = causes(error.as_ref());
                     return Err(ApiError::Silent(format!(
-                        "the API server at {server} cannot be reached: {causes}"
+                        "{whom} cannot be reached: {causes}"
                     )));
                 }
             };

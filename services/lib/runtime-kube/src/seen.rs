@@ -130,6 +130,31 @@ pub(crate) struct Container {
     pub(crate) ports: Vec<Port>,
     /// `Always`: an init container that goes on beside the others.
     pub(crate) restart_policy: Option<Box<str>>,
+    pub(crate) resources: Requests,
+}
+
+/// What a container asks of its machine: of CPU and memory nobody here wants to know.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Requests {
+    #[serde(deserialize_with = "offered_by_plugins")]
+    pub(crate) requests: BTreeMap<Box<str>, Box<str>>,
+}
+
+/// Whether a resource is one that device plugins offer: those of Kubernetes itself have no domain in front.
+pub(crate) fn is_offered_by_plugin(resource: &str) -> bool {
+    let domain = resource.split_once('/').map(|(domain, _)| domain);
+    domain.is_some_and(|domain| domain != "kubernetes.io" && !domain.ends_with(".kubernetes.io"))
+}
+
+fn offered_by_plugins<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<Box<str>, Box<str>>, D::Error> {
+    let all: BTreeMap<Box<str>, Box<str>> = BTreeMap::deserialize(deserializer)?;
+    let offered = all.into_iter();
+    Ok(offered
+        .filter(|(resource, _)| is_offered_by_plugin(resource))
+        .collect())
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
@@ -313,9 +338,25 @@ pub(crate) struct MachineMeta {
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct MachineStatus {
     pub(crate) capacity: BTreeMap<String, String>,
+    pub(crate) allocatable: BTreeMap<String, String>,
     pub(crate) conditions: Vec<Condition>,
     pub(crate) addresses: Vec<Address>,
     pub(crate) node_info: MachineInfo,
+    pub(crate) daemon_endpoints: DaemonEndpoints,
+}
+
+/// Where the programs of a machine listen.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct DaemonEndpoints {
+    pub(crate) kubelet_endpoint: DaemonEndpoint,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct DaemonEndpoint {
+    #[serde(rename = "Port")]
+    pub(crate) port: u16,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]

@@ -497,7 +497,11 @@ impl Transport for Fake {
             let query = head.uri.query().unwrap_or_default().split('&');
             let asked = Asked {
                 method: head.method.clone(),
-                path: decode(head.uri.path()),
+                // A kubelet is named in front.
+                path: match head.uri.authority() {
+                    None => decode(head.uri.path()),
+                    Some(kubelet) => format!("https://{kubelet}{}", head.uri.path()),
+                },
                 query: query
                     .filter_map(|pair| pair.split_once('='))
                     .map(|(name, value)| (name.to_owned(), decode(value)))

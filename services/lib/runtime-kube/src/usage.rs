@@ -1,34 +1,43 @@
-//! What Pods and machines use: from the metrics API where there is one, else from each machine's kubelet, else nothing.
+//! What Pods and machines use: CPU and memory from the metrics API where there is one, else from each machine's kubelet;
+//! disks, network and uptime from the kubelets alone.
 //!
-//! The kubelet is asked through the API server (`nodes/proxy`), which a cluster's administrator may allow; it alone tells
-//! of disks and network.
+//! A kubelet is asked at its own address, which takes the right to `nodes/stats` and nothing else. It is believed only
+//! when it shows a certificate of the cluster's authority: it is given our token. Where it has another one (kubeadm's
+//! default is one the kubelet made itself), it is asked through the API server, which takes the right to `nodes/proxy`: a
+//! cluster's administrator may give it, knowing that it lets its holder run commands in Pods.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use baetyl_model::jiff::Timestamp;
 use baetyl_model::report::{DiskStats, MachineStats, NetworkStats};
 use baetyl_model::workload::{InstanceId, Usage};
-use serde::Deserialize;
+use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use crate::client::{Call, Resource, encode};
 use crate::error::ApiError;
 use crate::observe::Belongings;
-use crate::quantity;
 use crate::runtime::Cluster;
-use crate::seen::{Machine, find, or_none};
+use crate::seen::Machine;
 
+mod machine;
+mod read;
 #[cfg(test)]
 mod tests;
+
+use read::{Metrics, Summary, Traffic};
 
 /// Where metrics are, if there are any.
 const METRICS: &str = "/apis/metrics.k8s.io/v1beta1";
 /// How long something that is not there, or that we may not read, is not asked for.
 const ABSENT: Duration = Duration::from_secs(300);
+/// How long a kubelet that does not answer is not asked for: its machine may be off.
+const SILENT: Duration = Duration::from_secs(60);
 /// How long figures are good for everybody who asks: those of Pods and of machines are asked for together.
 const FRESH: Duration = Duration::from_secs(5);
+/// Where a kubelet listens when its machine does not say.
+const KUBELET: u16 = 10250;
 
 /// Asks for figures and remembers them for a moment.
 pub(crate) struct Meter {
@@ -41,13 +50,16 @@ pub(crate) struct Meter {
 #[derive(Default)]
 struct Memory {
     absent: BTreeMap<Source, Instant>,
-    network: BTreeMap<String, NetworkStats>,
+    traffic: BTreeMap<String, Traffic>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Source {
     Metrics,
-    Kubelets,
+    /// A machine's kubelet, at its own address.
+    Kubelet(String),
+    /// Kubelets, through the API server.
+    Proxy,
 }
 
 /// Figures of everything.
@@ -65,122 +77,6 @@ struct MachineFigures {
     disks: Vec<DiskStats>,
     network: NetworkStats,
     uptime_seconds: u64,
-}
-
-#[derive(Deserialize)]
-struct Metrics {
-    #[serde(default, deserialize_with = "or_none")]
-    items: Vec<Metric>,
-}
-
-#[derive(Deserialize)]
-struct Metric {
-    metadata: MetricName,
-    /// Of a machine.
-    #[serde(default)]
-    usage: Amounts,
-    /// Of a Pod.
-    #[serde(default, deserialize_with = "or_none")]
-    containers: Vec<ContainerMetric>,
-}
-
-#[derive(Deserialize)]
-struct MetricName {
-    name: String,
-    #[serde(default)]
-    namespace: String,
-}
-
-#[derive(Deserialize)]
-struct ContainerMetric {
-    #[serde(default)]
-    usage: Amounts,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Amounts {
-    cpu: String,
-    memory: String,
-}
-
-impl Amounts {
-    fn read(&self) -> Usage {
-        Usage {
-            cpu: quantity::parse(&self.cpu).unwrap_or(0.0),
-            memory: quantity::whole(&self.memory),
-        }
-    }
-}
-
-/// What a kubelet says.
-#[derive(Deserialize)]
-struct Summary {
-    node: NodeSummary,
-    #[serde(default)]
-    pods: Vec<PodSummary>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default, rename_all = "camelCase")]
-struct NodeSummary {
-    start_time: Option<Timestamp>,
-    cpu: Cpu,
-    memory: Memories,
-    fs: Option<Disk>,
-    network: Option<Network>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default, rename_all = "camelCase")]
-struct Cpu {
-    time: Option<Timestamp>,
-    usage_nano_cores: u64,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default, rename_all = "camelCase")]
-struct Memories {
-    working_set_bytes: u64,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default, rename_all = "camelCase")]
-struct Disk {
-    capacity_bytes: u64,
-    used_bytes: u64,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Network {
-    interfaces: Vec<Interface>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default, rename_all = "camelCase")]
-struct Interface {
-    name: String,
-    rx_bytes: u64,
-    tx_bytes: u64,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct PodSummary {
-    pod_ref: MetricName,
-    #[serde(default)]
-    cpu: Cpu,
-    #[serde(default)]
-    memory: Memories,
-}
-
-#[expect(clippy::cast_precision_loss, reason = "no machine has so many cores")]
-fn usage(cpu: &Cpu, memory: &Memories) -> Usage {
-    Usage {
-        cpu: cpu.usage_nano_cores as f64 / 1e9,
-        memory: memory.working_set_bytes,
-    }
 }
 
 impl Meter {
@@ -207,7 +103,7 @@ impl Meter {
                         workload: key.clone(),
                         name: meta.name.clone(),
                     };
-                    found.insert(id, *usage);
+                    found.insert(id, usage.clone());
                 }
             }
         }
@@ -222,7 +118,7 @@ impl Meter {
         machines
             .map(|entry| {
                 let figures = figures.machines.get(&entry.item.metadata.name);
-                stats(&entry.item, figures.cloned().unwrap_or_default())
+                machine::stats(&world, &entry.item, figures.cloned().unwrap_or_default())
             })
             .collect()
     }
@@ -234,36 +130,42 @@ impl Meter {
         {
             return figures.clone();
         }
-        let figures = Arc::new(self.ask().await);
-        *last = Some((Instant::now(), figures.clone()));
-        figures
-    }
-
-    async fn ask(&self) -> Figures {
         let mut figures = Figures::default();
         let measured = self.ask_metrics(&mut figures).await;
         self.ask_kubelets(&mut figures, measured).await;
+        let figures = Arc::new(figures);
+        *last = Some((Instant::now(), figures.clone()));
         figures
     }
 
     /// Asks the metrics API; false: there is none.
     async fn ask_metrics(&self, figures: &mut Figures) -> bool {
-        if self.is_absent(Source::Metrics) {
+        if self.is_absent(&Source::Metrics) {
             return false;
         }
         let path = format!("{METRICS}/nodes");
         let machines: Metrics = match self.cluster.api.call(Call::get(path)).await {
             Ok(machines) => machines,
-            Err(error) => return self.absent(Source::Metrics, &error),
+            Err(error) => {
+                // Without an answer nobody knows whether it is there.
+                if error.code() != 0 {
+                    self.absent(Source::Metrics, ABSENT, &error);
+                }
+                return false;
+            }
         };
         for machine in machines.items {
+            let usage = machine.of_machine();
             let entry = figures.machines.entry(machine.metadata.name).or_default();
-            entry.usage = machine.usage.read();
+            entry.usage = usage;
         }
         for namespace in self.namespaces() {
             let path = format!("{METRICS}/namespaces/{}/pods", encode(&namespace));
             match self.cluster.api.call::<Metrics>(Call::get(path)).await {
-                Ok(pods) => figures.pods.extend(pods.items.iter().map(of_pod)),
+                Ok(pods) => figures.pods.extend(pods.items.iter().map(|pod| {
+                    let name = &pod.metadata;
+                    ((name.namespace.clone(), name.name.clone()), pod.of_pod())
+                })),
                 Err(error) => {
                     tracing::debug!(%error, namespace, "no figures of the Pods of a namespace");
                 }
@@ -274,87 +176,88 @@ impl Meter {
 
     /// Asks each kubelet; of what was `measured` already only what else there is.
     async fn ask_kubelets(&self, figures: &mut Figures, measured: bool) {
-        if self.is_absent(Source::Kubelets) {
-            return;
-        }
-        let names: Vec<String> = {
+        let machines: Vec<(String, Option<String>)> = {
             let world = self.cluster.shared.look();
             let machines = world.machines.values();
             machines
-                .map(|entry| entry.item.metadata.name.clone())
+                .map(|entry| (entry.item.metadata.name.clone(), kubelet(&entry.item)))
                 .collect()
         };
-        for name in names {
-            let path = format!("{}/proxy/stats/summary", Resource::NODE.one("", &name));
-            let summary: Summary = match self.cluster.api.call(Call::get(path)).await {
-                Ok(summary) => summary,
-                Err(error) if matches!(error.code(), 401 | 403) => {
-                    self.absent(Source::Kubelets, &error);
-                    return;
-                }
-                Err(error) => {
-                    tracing::debug!(%error, machine = name, "its kubelet does not tell figures");
-                    continue;
-                }
+        let asked = machines.iter().map(async |(name, address)| {
+            let summary = self.ask_kubelet(name, address.as_deref()).await;
+            (name, summary)
+        });
+        // All at once: one that does not answer keeps nobody waiting twice.
+        for (name, summary) in join_all(asked).await {
+            let Some(summary) = summary else {
+                continue;
             };
             let entry = figures.machines.entry(name.clone()).or_default();
-            self.take(&name, &summary, entry, measured);
             if !measured {
-                figures.pods.extend(summary.pods.into_iter().map(|pod| {
-                    let id = (pod.pod_ref.namespace, pod.pod_ref.name);
-                    (id, usage(&pod.cpu, &pod.memory))
+                entry.usage = summary.usage();
+                figures.pods.extend(summary.pods.iter().map(|pod| {
+                    let name = &pod.pod_ref;
+                    ((name.namespace.clone(), name.name.clone()), pod.usage())
                 }));
+            }
+            entry.disks = summary.disks();
+            entry.network = self.traffic(name, summary.traffic());
+            entry.uptime_seconds = summary.uptime_seconds();
+        }
+        let mut memory = self.memory();
+        memory
+            .traffic
+            .retain(|known, _| machines.iter().any(|(name, _)| name == known));
+    }
+
+    async fn ask_kubelet(&self, name: &str, address: Option<&str>) -> Option<Summary> {
+        let source = Source::Kubelet(name.to_owned());
+        if let Some(address) = address
+            && !self.is_absent(&source)
+        {
+            let call = Call::get(format!("{address}/stats/summary"));
+            match self.cluster.api.call(call).await {
+                Ok(summary) => return Some(summary),
+                Err(error) if error.code() == 0 => self.absent(source, SILENT, &error),
+                Err(error) => self.absent(source, ABSENT, &error),
+            }
+        }
+        if self.is_absent(&Source::Proxy) {
+            return None;
+        }
+        let path = format!("{}/proxy/stats/summary", Resource::NODE.one("", name));
+        match self.cluster.api.call(Call::get(path)).await {
+            Ok(summary) => Some(summary),
+            Err(error) => {
+                if matches!(error.code(), 401 | 403) {
+                    self.absent(Source::Proxy, ABSENT, &error);
+                }
+                tracing::debug!(%error, machine = name, "its kubelet does not tell figures");
+                None
             }
         }
     }
 
-    fn take(&self, name: &str, summary: &Summary, entry: &mut MachineFigures, measured: bool) {
-        let node = &summary.node;
-        if !measured {
-            entry.usage = usage(&node.cpu, &node.memory);
-        }
-        entry.disks = node
-            .fs
-            .iter()
-            .map(|disk| DiskStats {
-                mount_point: "/".to_owned(),
-                used: disk.used_bytes,
-                total: disk.capacity_bytes,
-            })
-            .collect();
-        entry.network = self.traffic(name, node.network.as_ref());
-        // Both times are of the machine's own clock.
-        if let (Some(start), Some(now)) = (node.start_time, node.cpu.time) {
-            let seconds = now.duration_since(start).as_secs();
-            entry.uptime_seconds = u64::try_from(seconds).unwrap_or(0);
-        }
-    }
-
-    /// What a machine's network carried since it was asked before; interfaces of Pods carry it once more.
-    fn traffic(&self, name: &str, network: Option<&Network>) -> NetworkStats {
-        let Some(network) = network else {
-            return NetworkStats::default();
+    /// What a machine's network carried since it was asked before.
+    fn traffic(&self, name: &str, now: Option<Traffic>) -> NetworkStats {
+        let mut carried = NetworkStats::default();
+        let Some(now) = now else {
+            return carried;
         };
-        let all = network.interfaces.iter().filter(|interface| {
-            let virtual_ones = ["veth", "cni", "flannel", "cali", "docker", "lo", "kube-"];
-            !virtual_ones
-                .iter()
-                .any(|prefix| interface.name.starts_with(prefix))
-        });
-        let mut now = NetworkStats::default();
-        for interface in all {
-            now.bytes_sent += interface.tx_bytes;
-            now.bytes_received += interface.rx_bytes;
+        let mut memory = self.memory();
+        if let Some(before) = memory.traffic.get(name) {
+            for (interface, (sent, received)) in &now {
+                // A new interface, or one that began anew, has carried all of it since.
+                let (sent_before, received_before) = before
+                    .get(interface)
+                    .filter(|before| before.0 <= *sent && before.1 <= *received)
+                    .unwrap_or(&(0, 0));
+                carried.bytes_sent += sent - sent_before;
+                carried.bytes_received += received - received_before;
+            }
         }
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        match memory.network.insert(name.to_owned(), now) {
-            None => NetworkStats::default(),
-            Some(before) => NetworkStats {
-                bytes_sent: now.bytes_sent.saturating_sub(before.bytes_sent),
-                bytes_received: now.bytes_received.saturating_sub(before.bytes_received),
-                ..NetworkStats::default()
-            },
-        }
+        memory.traffic.insert(name.to_owned(), now);
+        carried
     }
 
     /// Our namespaces, and those of others where Pods of ours are.
@@ -366,57 +269,40 @@ impl Meter {
         all
     }
 
-    fn is_absent(&self, source: Source) -> bool {
-        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        let until = memory.absent.get(&source);
+    fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_absent(&self, source: &Source) -> bool {
+        let memory = self.memory();
+        let until = memory.absent.get(source);
         until.is_some_and(|until| Instant::now() < *until)
     }
 
-    /// Remembers that a source is not there; gives false for the convenience of the caller.
-    fn absent(&self, source: Source, error: &ApiError) -> bool {
-        tracing::debug!(%error, ?source, "no figures from there");
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        // Without an answer nobody knows whether it is there.
-        if error.code() != 0 {
-            memory.absent.insert(source, Instant::now() + ABSENT);
+    /// A source is not asked for a while.
+    fn absent(&self, source: Source, pause: Duration, error: &ApiError) {
+        let mut memory = self.memory();
+        if memory.absent.contains_key(&source) {
+            tracing::debug!(%error, ?source, "still no figures from there");
+        } else {
+            tracing::info!(%error, ?source, "no figures from there; it is asked again from time to time");
         }
-        false
+        memory.absent.insert(source, Instant::now() + pause);
     }
 }
 
-fn of_pod(pod: &Metric) -> ((String, String), Usage) {
-    let mut sum = Usage::default();
-    for container in &pod.containers {
-        let usage = container.usage.read();
-        sum.cpu += usage.cpu;
-        sum.memory = sum.memory.saturating_add(usage.memory);
-    }
-    let id = (pod.metadata.namespace.clone(), pod.metadata.name.clone());
-    (id, sum)
-}
-
-fn stats(machine: &Machine, figures: MachineFigures) -> MachineStats {
+/// Where the kubelet of a machine listens.
+fn kubelet(machine: &Machine) -> Option<String> {
     let status = &machine.status;
-    let holds = |kind: &str| {
-        find(&status.conditions, kind).is_some_and(|condition| &*condition.status == "True")
+    let mut addresses = status.addresses.iter();
+    let internal = addresses.find(|address| &*address.kind == "InternalIP")?;
+    let host = match &*internal.address {
+        address if address.contains(':') => format!("[{address}]"),
+        address => address.to_owned(),
     };
-    let capacity = |resource: &str| status.capacity.get(resource).map_or("", String::as_str);
-    MachineStats {
-        hostname: machine.metadata.name.clone(),
-        cpu_used: figures.usage.cpu,
-        cpu_total: quantity::parse(capacity("cpu")).unwrap_or(0.0),
-        memory_used: figures.usage.memory,
-        memory_total: quantity::whole(capacity("memory")),
-        disks: figures.disks,
-        network: figures.network,
-        disk_pressure: holds("DiskPressure"),
-        memory_pressure: holds("MemoryPressure"),
-        pid_pressure: holds("PIDPressure"),
-        network_unavailable: holds("NetworkUnavailable"),
-        ready: holds("Ready"),
-        uptime_seconds: figures.uptime_seconds,
-        // A machine that runs anything uses memory.
-        usage_unknown: figures.usage == Usage::default(),
-        ..MachineStats::default()
-    }
+    let port = match status.daemon_endpoints.kubelet_endpoint.port {
+        0 => KUBELET,
+        port => port,
+    };
+    Some(format!("https://{host}:{port}"))
 }

@@ -202,6 +202,7 @@ fn render_container(container: &ContainerStatus, usage: Option<&InstanceStats>) 
         "usage": own.next().map(|figures| used(figures.cpu_used, figures.memory_used)),
         "state": container.state,
         "reason": container.reason,
+        "restarts": container.restarts,
     }))
 }
 

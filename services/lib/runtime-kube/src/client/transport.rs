@@ -24,7 +24,8 @@ use crate::config::{KubeConfig, OpenError, Times};
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
 
-/// What carries requests. A request has a path only; tests have one without a network.
+/// What carries requests. One to the API server has a path only, one to a kubelet names it (`https://host:port/path`).
+/// Tests have one without a network.
 pub(crate) trait Transport: Send + Sync + 'static {
     /// Sends a request and gives the head of the answer.
     fn send(
@@ -55,6 +56,7 @@ pub(crate) struct Network {
 
 struct Current {
     connections: Connections,
+    kubelets: Connections,
     authorization: Option<HeaderValue>,
     authority: Vec<u8>,
     read: Instant,
@@ -64,11 +66,12 @@ impl Network {
     /// Finds the way; nothing is asked of the API server.
     pub(crate) fn open(config: &KubeConfig) -> Result<Self, OpenError> {
         let access = Access::open(config)?;
-        let connections = connections(&access, &access.authority, config.times)?;
+        let (connections, kubelets) = connections(&access, &access.authority, config.times)?;
         let authorization = authorization(&access.token)?;
         Ok(Self {
             current: Mutex::new(Current {
                 connections,
+                kubelets,
                 authorization,
                 authority: access.authority.clone(),
                 read: Instant::now(),
@@ -79,13 +82,18 @@ impl Network {
     }
 
     /// The connections and the token, as the files have them now.
-    fn current(&self) -> (Connections, Option<HeaderValue>) {
+    fn current(&self, kubelet: bool) -> (Connections, Option<HeaderValue>) {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if current.read.elapsed() >= FRESH {
             current.read = Instant::now();
             self.refresh(&mut current);
         }
-        (current.connections.clone(), current.authorization.clone())
+        let connections = if kubelet {
+            &current.kubelets
+        } else {
+            &current.connections
+        };
+        (connections.clone(), current.authorization.clone())
     }
 
     /// Reads token and authority again; what cannot be read stays as it was, and the API server's answer tells.
@@ -104,8 +112,9 @@ impl Network {
             return;
         }
         match connections(&self.access, &authority, self.times) {
-            Ok(connections) => {
+            Ok((connections, kubelets)) => {
                 current.connections = connections;
+                current.kubelets = kubelets;
                 current.authority = authority;
             }
             Err(error) => {
@@ -135,18 +144,26 @@ fn authorization(token: &Token) -> Result<Option<HeaderValue>, OpenError> {
     Ok(Some(value))
 }
 
-fn connections(access: &Access, authority: &[u8], times: Times) -> Result<Connections, OpenError> {
-    let builder = HttpsConnectorBuilder::new()
-        .with_tls_config(access.tls(authority)?)
-        .https_only();
-    let builder = match &access.server_name {
-        None => builder,
+/// Those to the API server, and those to kubelets: the same authority speaks for both.
+fn connections(
+    access: &Access,
+    authority: &[u8],
+    times: Times,
+) -> Result<(Connections, Connections), OpenError> {
+    let tls = access.tls(authority)?;
+    let builder = || {
+        HttpsConnectorBuilder::new()
+            .with_tls_config(tls.clone())
+            .https_only()
+    };
+    let named = match &access.server_name {
+        None => builder(),
         Some(name) => {
             let name = ServerName::try_from(name.clone()).map_err(|error| OpenError::Tls {
                 what: "tls-server-name",
                 source: error.into(),
             })?;
-            builder.with_server_name_resolver(FixedServerNameResolver::new(name))
+            builder().with_server_name_resolver(FixedServerNameResolver::new(name))
         }
     };
     let mut tcp = HttpConnector::new();
@@ -154,18 +171,22 @@ fn connections(access: &Access, authority: &[u8], times: Times) -> Result<Connec
     tcp.set_nodelay(true);
     tcp.set_connect_timeout(Some(times.ping));
     tcp.set_keepalive(Some(Duration::from_secs(30)));
-    let connector = builder.enable_http2().wrap_connector(tcp);
-    Ok(Client::builder(TokioExecutor::new())
+    let mut client = Client::builder(TokioExecutor::new());
+    client
         .http2_only(true)
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
         .pool_max_idle_per_host(2)
-        .http2_initial_stream_window_size(STREAM_WINDOW)
+        .http2_initial_stream_window_size(STREAM_WINDOW);
+    // Nobody waits for a kubelet: it is asked for no sign of life.
+    let kubelets = client.build(builder().enable_http2().wrap_connector(tcp.clone()));
+    let server = client
         .http2_initial_connection_window_size(CONNECTION_WINDOW)
         .http2_keep_alive_interval(times.ping)
         .http2_keep_alive_timeout(times.ping)
         .http2_keep_alive_while_idle(true)
-        .build(connector))
+        .build(named.enable_http2().wrap_connector(tcp));
+    Ok((server, kubelets))
 }
 
 impl Transport for Network {
@@ -173,8 +194,13 @@ impl Transport for Network {
         &self,
         mut request: Request<Full<Bytes>>,
     ) -> BoxFuture<'static, Result<Response<Body>, BoxError>> {
-        let (connections, authorization) = self.current();
-        let uri = format!("{}{}", self.access.server, request.uri());
+        let kubelet = request.uri().authority().is_some();
+        let (connections, authorization) = self.current(kubelet);
+        let uri = if kubelet {
+            request.uri().to_string()
+        } else {
+            format!("{}{}", self.access.server, request.uri())
+        };
         async move {
             *request.uri_mut() = Uri::try_from(uri)?;
             let headers = request.headers_mut();

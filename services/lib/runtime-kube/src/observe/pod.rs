@@ -89,6 +89,7 @@ fn containers(wanted: &[Container], seen: &[ContainerSeen]) -> Vec<ContainerStat
                 name: container.name.to_string(),
                 state: state.to_owned(),
                 reason,
+                restarts: seen.map_or(0, |seen| seen.restart_count),
             }
         })
         .collect()

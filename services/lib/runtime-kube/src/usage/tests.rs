@@ -11,7 +11,13 @@ fn cluster() -> Fake {
         json!({
             "metadata": {"name": "edge1"},
             "status": {
-                "capacity": {"cpu": "4", "memory": "8Gi", "nvidia.com/gpu": "1"},
+                "addresses": [{"type": "Hostname", "address": "edge1"}, {"type": "InternalIP", "address": "10.0.0.1"}],
+                "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
+                "capacity": {
+                    "cpu": "4", "memory": "8Gi", "nvidia.com/gpu": "2", "example.com/tpu": "4", "hugepages-2Mi": "0",
+                    "attachable-volumes.kubernetes.io/x": "5",
+                },
+                "allocatable": {"cpu": "4", "memory": "7Gi", "nvidia.com/gpu": "1", "example.com/tpu": "4"},
                 "conditions": [
                     {"type": "Ready", "status": "True"}, {"type": "DiskPressure", "status": "True"},
                     {"type": "MemoryPressure", "status": "False"}, {"type": "PIDPressure", "status": "False"},
@@ -56,22 +62,31 @@ fn with_metrics(fake: &Fake) {
     );
 }
 
-fn with_kubelet(fake: &Fake) {
-    says(
-        fake,
-        "/api/v1/nodes/edge1/proxy/stats/summary",
-        json!({
-            "node": {
-                "nodeName": "edge1", "startTime": "2026-01-01T00:00:00Z",
-                "cpu": {"time": "2026-01-01T01:00:00Z", "usageNanoCores": 2_000_000_000_u64},
-                "memory": {"workingSetBytes": 3000}, "fs": {"capacityBytes": 1000, "usedBytes": 400},
-                "network": {"interfaces": [
-                    {"name": "eth0", "rxBytes": 100, "txBytes": 50}, {"name": "veth1", "rxBytes": 7, "txBytes": 7},
-                ]},
-            },
-            "pods": [{"podRef": {"name": "web-1", "namespace": "baetyl-edge"}, "cpu": {"usageNanoCores": 5_000_000}, "memory": {"workingSetBytes": 42}}],
-        }),
-    );
+const KUBELET: &str = "https://10.0.0.1:10250/stats/summary";
+const PROXY: &str = "/api/v1/nodes/edge1/proxy/stats/summary";
+
+fn with_kubelet(fake: &Fake, at: &'static str) {
+    says(fake, at, summary(100, 50));
+}
+
+fn summary(received: u64, sent: u64) -> Value {
+    json!({
+        "node": {
+            "nodeName": "edge1", "startTime": "2026-01-01T00:00:00Z",
+            "cpu": {"time": "2026-01-01T01:00:00Z", "usageNanoCores": 2_000_000_000_u64},
+            "memory": {"workingSetBytes": 3000}, "fs": {"capacityBytes": 1000, "usedBytes": 400},
+            "network": {"interfaces": [
+                {"name": "eth0", "rxBytes": received, "txBytes": sent}, {"name": "veth1", "rxBytes": 7, "txBytes": 7},
+            ]},
+        },
+        "pods": [{
+            "podRef": {"name": "web-1", "namespace": "baetyl-edge"}, "cpu": {"usageNanoCores": 5_000_000}, "memory": {"workingSetBytes": 42},
+            "containers": [
+                {"name": "b", "cpu": {"usageNanoCores": 1_000_000}, "memory": {"workingSetBytes": 30}},
+                {"name": "a", "cpu": {"usageNanoCores": 4_000_000}, "memory": {"workingSetBytes": 10}},
+            ],
+        }],
+    })
 }
 
 #[tokio::test(start_paused = true)]
@@ -85,6 +100,11 @@ async fn the_metrics_api_tells_of_pods_and_machines() {
     assert_eq!(id.name, "web-1");
     assert!((usage.cpu - 0.013_241_918).abs() < 1e-9, "{}", usage.cpu);
     assert_eq!(usage.memory, 1526 * 1024 + 1024 * 1024);
+    let containers = usage.containers.iter();
+    let containers: Vec<_> = containers
+        .map(|one| (&*one.name, one.memory_used))
+        .collect();
+    assert_eq!(containers, [("a", 1526 * 1024), ("b", 1024 * 1024)]);
     let machine = &runtime.machine_stats().await[0];
     assert_eq!(machine.hostname, "edge1");
     assert!((machine.cpu_used - 1.5).abs() < 1e-9);
@@ -103,7 +123,7 @@ async fn the_metrics_api_tells_of_pods_and_machines() {
 async fn the_kubelet_tells_what_the_metrics_api_does_not() {
     let fake = cluster();
     with_metrics(&fake);
-    with_kubelet(&fake);
+    with_kubelet(&fake, KUBELET);
     let runtime = fake.seeing().await;
     let machine = &runtime.machine_stats().await[0];
     assert!((machine.cpu_used - 1.5).abs() < 1e-9, "of the metrics API");
@@ -123,9 +143,14 @@ async fn the_kubelet_tells_what_the_metrics_api_does_not() {
 #[tokio::test(start_paused = true)]
 async fn without_a_metrics_api_the_kubelet_tells_all() {
     let fake = cluster();
-    with_kubelet(&fake);
+    with_kubelet(&fake, KUBELET);
     let runtime = fake.seeing().await;
-    assert_eq!(runtime.usage().await.values().next().unwrap().memory, 42);
+    let usage = runtime.usage().await.into_values().next().unwrap();
+    assert_eq!(usage.memory, 42);
+    assert_eq!(
+        (&*usage.containers[0].name, usage.containers[0].memory_used),
+        ("a", 10)
+    );
     let machine = &runtime.machine_stats().await[0];
     assert!((machine.cpu_used - 2.0).abs() < 1e-9);
     assert_eq!(machine.memory_used, 3000);
@@ -151,5 +176,80 @@ async fn what_is_not_there_is_not_asked_for_all_the_time() {
         tokio::time::sleep(Duration::from_secs(10)).await;
     }
     let asked = fake.asked().into_iter().filter(|asked| !asked.is_watch());
-    assert_eq!(asked.count(), 2, "each source once in five minutes");
+    assert_eq!(asked.count(), 3, "each source once in five minutes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kubelet_nobody_vouches_for_is_asked_through_the_api_server() {
+    let fake = cluster();
+    with_kubelet(&fake, PROXY);
+    fake.rule(usize::MAX, |asked| {
+        asked.path.starts_with("https://").then_some(Reply::Break)
+    });
+    let runtime = fake.seeing().await;
+    for _ in 0..10 {
+        let machine = &runtime.machine_stats().await[0];
+        assert_eq!((machine.disks[0].used, machine.uptime_seconds), (400, 3600));
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
+    let asked = fake.asked().into_iter();
+    let asked = asked.filter(|asked| asked.path.starts_with("https://"));
+    assert_eq!(asked.count(), 2, "once a minute");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_network_of_a_machine_is_told_as_what_it_carried_since_the_last_figures() {
+    let fake = cluster();
+    let readings = [(100, 50), (160, 70), (10, 5)];
+    for (received, sent) in readings {
+        fake.rule(1, move |asked| {
+            (asked.path == KUBELET).then(|| Reply::Say(200, summary(received, sent)))
+        });
+    }
+    let runtime = fake.seeing().await;
+    // What came before the first reading is nobody's; after the last but one the machine was started anew.
+    for (received, sent) in [(0, 0), (60, 20), (10, 5)] {
+        let network = runtime.machine_stats().await[0].network;
+        assert_eq!(
+            (network.bytes_received, network.bytes_sent),
+            (received, sent)
+        );
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_device_plugins_offer_is_told_with_what_pods_have_of_it() {
+    let fake = cluster();
+    let pod = |name: &str, phase: &str, containers: Value, init: Value| {
+        json!({
+            "metadata": {"name": name, "namespace": "baetyl-edge", "labels": labels("web", "1")},
+            "spec": {"nodeName": "edge1", "containers": containers, "initContainers": init},
+            "status": {"phase": phase},
+        })
+    };
+    let asks = |tpus: &str| json!({"name": "c", "resources": {"requests": {"cpu": "1", "example.com/tpu": tpus}}});
+    for pod in [
+        pod(
+            "one",
+            "Running",
+            json!([asks("1"), asks("1")]),
+            json!([asks("1")]),
+        ),
+        pod("two", "Pending", json!([{"name": "c"}]), json!([asks("1")])),
+        pod("three", "Succeeded", json!([asks("4")]), json!([])),
+    ] {
+        fake.set(&list("Pod"), pod);
+    }
+    let runtime = fake.seeing().await;
+    let machine = &runtime.machine_stats().await[0];
+    let resources = machine.resources.iter();
+    let resources: Vec<_> = resources
+        .map(|one| (&*one.name, one.used, one.total))
+        .collect();
+    assert_eq!(
+        resources,
+        [("example.com/tpu", 3, 4), ("nvidia.com/gpu", 0, 1)],
+        "one of the two GPUs is broken"
+    );
 }

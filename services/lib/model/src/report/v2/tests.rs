@@ -179,6 +179,7 @@ fn cluster() -> (NodeStatus, NodeStats) {
             name: "pre".into(),
             state: "Terminated".into(),
             reason: "Completed".into(),
+            restarts: 2,
         }],
         ..InstanceStatus::default()
     };
@@ -312,7 +313,7 @@ fn a_container_of_a_pod_has_its_own_state_and_figures() {
     );
     assert_eq!(
         pods["web-2"]["initContainers"],
-        json!([{"name": "pre", "state": "Terminated", "reason": "Completed"}])
+        json!([{"name": "pre", "state": "Terminated", "reason": "Completed", "restarts": 2}])
     );
     assert_eq!(
         pods["web-1"]["containers"],
