@@ -1,4 +1,5 @@
-//! The admin port: `/livez`, `/readyz` and `/metrics` in plain HTTP, loopback unless told otherwise.
+//! The admin port: `/livez`, `/readyz` and `/metrics` in plain HTTP, and `grpc.health.v1.Health` beside them (HTTP/2 without
+//! TLS), loopback unless told otherwise.
 //!
 //! Live means that this process answers; it never depends on anything else. Ready means that no latch is
 //! closed. Metrics may be guarded by a bearer token, for when the port leaves the loopback address.
@@ -9,9 +10,12 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::{Deserialize, Serialize};
+use tonic::service::Routes;
+use tonic_health::pb::health_server::HealthServer;
 
 use crate::config::{SecretError, SecretFile};
 use crate::crypto::constant_time_eq;
+use crate::grpc::health::ReadinessHealth;
 use crate::kit::Kit;
 use crate::listen::Listen;
 use crate::serve::{self, ServeError};
@@ -68,16 +72,25 @@ struct Admin {
     token: Option<String>,
 }
 
-/// The three pages.
+/// The three pages, and health for those who probe with gRPC.
 pub fn router(kit: Kit, metrics_token: Option<String>) -> Router {
-    Router::new()
+    let health = ReadinessHealth {
+        readiness: kit.readiness().clone(),
+        stopping: kit.shutdown().clone(),
+        services: Vec::new(),
+    };
+    let health = Routes::new(HealthServer::new(health)).into_axum_router();
+    // Whatever else is asked for is not there, in the words of HTTP.
+    let health = health.reset_fallback();
+    let pages = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state(Admin {
             kit,
             token: metrics_token,
-        })
+        });
+    pages.merge(health)
 }
 
 async fn readyz(State(admin): State<Admin>) -> Response {

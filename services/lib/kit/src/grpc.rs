@@ -18,7 +18,7 @@ use crate::listen::Peer;
 mod call;
 mod client;
 pub mod details;
-mod health;
+pub(crate) mod health;
 mod methods;
 mod reflection;
 mod server;

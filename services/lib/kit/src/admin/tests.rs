@@ -2,6 +2,9 @@ use super::*;
 use axum::body::Body;
 use axum::http::Request;
 use http_body_util::BodyExt as _;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 use tower::ServiceExt as _;
 
 async fn fetch(router: &Router, path: &str, authorization: Option<&str>) -> (u16, String) {
@@ -61,4 +64,43 @@ async fn metrics_are_open_without_a_token_and_guarded_with_one() {
         fetch(&guarded, "/metrics", Some("Bearer s3cret")).await.0,
         200
     );
+}
+
+#[tokio::test]
+async fn health_is_told_to_grpc_at_the_same_port_as_to_http() {
+    let dir = tempfile::tempdir().unwrap();
+    let kit = Kit::for_test(dir.path());
+    let latch = kit.readiness().register("identity");
+    let Listen::Tcp(addr) = serve(&kit, &AdminConfig::default()).await.unwrap() else {
+        panic!("a loopback address");
+    };
+    let mut client = HealthClient::connect(format!("http://{addr}"))
+        .await
+        .unwrap();
+    let check = |service: &str| HealthCheckRequest {
+        service: service.to_owned(),
+    };
+    let answer = client.check(check("")).await.unwrap().into_inner();
+    assert_eq!(answer.status(), ServingStatus::NotServing);
+    let refused = client.check(check("none")).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::NotFound);
+    let mut told = client.watch(check("")).await.unwrap().into_inner();
+    let first = told.message().await.unwrap().unwrap();
+    assert_eq!(first.status(), ServingStatus::NotServing);
+    latch.ready();
+    let then = told.message().await.unwrap().unwrap();
+    assert_eq!(then.status(), ServingStatus::Serving);
+    // The pages are there for HTTP/1.
+    let plain = tokio::net::TcpStream::connect(addr).await.unwrap();
+    let io = hyper_util::rt::TokioIo::new(plain);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::get("/readyz").header("host", "x");
+    let request = request.body(Body::empty()).unwrap();
+    assert_eq!(sender.send_request(request).await.unwrap().status(), 200);
+    // A process that stops says so, and does not wait for those who watch.
+    kit.shutdown().cancel();
+    let last = told.message().await.unwrap().unwrap();
+    assert_eq!(last.status(), ServingStatus::NotServing);
+    assert!(told.message().await.unwrap().is_none());
 }

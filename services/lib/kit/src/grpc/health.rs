@@ -12,10 +12,10 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use crate::readiness::Readiness;
 
 /// The health of a server: the same for the server as a whole (`""`) and each of its services.
-pub(super) struct ReadinessHealth {
-    pub(super) readiness: Readiness,
-    pub(super) stopping: CancellationToken,
-    pub(super) services: Vec<&'static str>,
+pub(crate) struct ReadinessHealth {
+    pub(crate) readiness: Readiness,
+    pub(crate) stopping: CancellationToken,
+    pub(crate) services: Vec<&'static str>,
 }
 
 impl ReadinessHealth {
@@ -76,7 +76,14 @@ impl Health for ReadinessHealth {
                     if told != Some(status) {
                         return Some((Ok(response(status)), (changes, Some(status))));
                     }
-                    changes.changed().await.ok()?;
+                    if stopping.is_cancelled() {
+                        // That was said; a process that stops does not wait for those who watch.
+                        return None;
+                    }
+                    tokio::select! {
+                        () = stopping.cancelled() => {}
+                        changed = changes.changed() => changed.ok()?,
+                    }
                 }
             }
         });
