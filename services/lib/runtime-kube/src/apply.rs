@@ -18,8 +18,12 @@ use crate::render::{Rendered, Workload};
 use crate::runtime::Cluster;
 use crate::seen::{APPLIED, Bare, Meta, Record};
 
+mod conflict;
+mod fields;
 #[cfg(test)]
 mod tests;
+
+use conflict::annotated;
 
 /// A server-side apply; YAML, of which JSON is a part.
 pub(crate) const APPLY: &str = "application/apply-patch+yaml";
@@ -34,10 +38,39 @@ impl Cluster {
         if rendered.kind == Workload::Objects {
             return self.apply_authored(rendered).await;
         }
+        self.drop_scaler(rendered).await?;
+        if rendered.exclusive {
+            self.drop_other_kinds(rendered).await?;
+        }
         for object in &rendered.objects {
-            self.put(object, None)
+            self.put_preserving(object, rendered.preserve, None)
                 .await
                 .map_err(|error| error.about(object))?;
+        }
+        Ok(())
+    }
+
+    /// A version that became another kind of workload: nobody but us ends the Pods of the kind before, which have what the
+    /// new ones need.
+    async fn drop_other_kinds(&self, rendered: &Rendered) -> Result<(), KubeError> {
+        let key = &rendered.key;
+        let own = |kind: &str| rendered.objects.iter().any(|object| object.kind == kind);
+        let others = self.belonging(|belongings| {
+            let keys = belongings.keys();
+            let versions =
+                keys.filter(|known| known.namespace == key.namespace && known.app == key.app);
+            let controllers = versions.flat_map(|version| belongings.controllers(version));
+            controllers
+                .map(|(what, meta)| (what.resource(), meta.clone()))
+                .filter(|(resource, meta)| {
+                    *meta.namespace == *key.namespace.as_str() && !own(&resource.kind)
+                })
+                .collect::<Vec<_>>()
+        });
+        for (resource, meta) in others.unwrap_or_default() {
+            let path = resource.one(&meta.namespace, &meta.name);
+            let deleted = self.delete_and_wait(&path, &meta, None).await;
+            deleted.map_err(|error| error.about(format!("{} {}", resource.kind, meta.name)))?;
         }
         Ok(())
     }
@@ -62,11 +95,12 @@ impl Cluster {
             .any(|object| object.kind == "CustomResourceDefinition");
         let mut errors = Vec::new();
         for object in &rendered.objects {
-            let mut result = self.put(object, Some(&user)).await;
+            let put = || self.put_preserving(object, rendered.preserve, Some(&user));
+            let mut result = put().await;
             let end = Instant::now() + DEFINED;
             while defines && is_undefined(&result) && Instant::now() < end {
                 sleep(LOOK).await;
-                result = self.put(object, Some(&user)).await;
+                result = put().await;
             }
             if let Err(error) = result {
                 errors.push(error.about(format!("{} {}", object.kind, object.name)));
@@ -88,6 +122,16 @@ impl Cluster {
 
     /// Makes an object what it shall be.
     pub(crate) async fn put(&self, object: &Object, user: Option<&str>) -> Result<(), KubeError> {
+        self.put_preserving(object, false, user).await
+    }
+
+    /// The same; with `preserve`, fields that somebody else has set stay as they are unless a new version changes them.
+    async fn put_preserving(
+        &self,
+        object: &Object,
+        preserve: bool,
+        user: Option<&str>,
+    ) -> Result<(), KubeError> {
         let resource = self.api.resource(&object.api_version, &object.kind).await?;
         let path = resource.one(&object.namespace, &object.name);
         let digest = digest(&object.body);
@@ -105,14 +149,26 @@ impl Cluster {
                 self.delete_and_wait(&path, live, user).await?;
             }
         }
-        let body = Bytes::from(marked(&object.body, &digest).to_string());
-        match (self.patch(&path, body.clone(), user).await, &live) {
+        let mut body = object.body.clone();
+        annotated(&mut body, APPLIED, &digest);
+        if let Some(wanted) = conflict::wanted(object).filter(|_| preserve) {
+            annotated(&mut body, conflict::WANTED, &wanted);
+        }
+        if live.is_some() && user.is_none() {
+            self.keep_replicas(object, &path, &mut body).await?;
+        }
+        let sent = Bytes::from(body.to_string());
+        match (self.patch(&path, sent.clone(), user).await, &live) {
             (Err(ApiError::Status(status)), Some(live))
                 if status.is_immutable() && is_replaceable(&object.kind) =>
             {
                 tracing::info!(%object, reason = %status, "replaced, because it cannot be changed");
                 self.delete_and_wait(&path, live, user).await?;
-                Ok(self.patch(&path, body, user).await?)
+                Ok(self.patch(&path, sent, user).await?)
+            }
+            (Err(ApiError::Status(status)), Some(_)) if status.is_field_conflict() => {
+                self.settle(object, &path, body, status, preserve, user)
+                    .await
             }
             (result, _) => Ok(result?),
         }
@@ -141,8 +197,18 @@ impl Cluster {
         body: Bytes,
         user: Option<&str>,
     ) -> Result<(), ApiError> {
+        self.patch_with(path, body, user, false).await
+    }
+
+    async fn patch_with(
+        &self,
+        path: &str,
+        body: Bytes,
+        user: Option<&str>,
+        force: bool,
+    ) -> Result<(), ApiError> {
         let manager = crate::client::encode(&self.config.field_manager);
-        let path = format!("{path}?fieldManager={manager}&force=false");
+        let path = format!("{path}?fieldManager={manager}&force={force}");
         let call = Call::new(Method::PATCH, path)
             .metadata()
             .body(APPLY, body)
@@ -305,17 +371,4 @@ fn write_sorted(value: &Value, text: &mut String) {
         }
         plain => text.push_str(&plain.to_string()),
     }
-}
-
-/// The body with the annotation that says what it was made from.
-fn marked(body: &Value, digest: &str) -> Value {
-    let mut body = body.clone();
-    let annotations = &mut body["metadata"]["annotations"];
-    if annotations.is_null() {
-        *annotations = json!({});
-    }
-    if let Some(annotations) = annotations.as_object_mut() {
-        annotations.insert(APPLIED.to_owned(), digest.into());
-    }
-    body
 }

@@ -108,7 +108,7 @@ impl Status {
         (seconds > 0).then(|| Duration::from_secs(seconds))
     }
 
-    fn causes(&self) -> &[Cause] {
+    pub(crate) fn causes(&self) -> &[Cause] {
         self.details
             .as_ref()
             .map_or(&[], |details| details.causes.as_slice())
@@ -117,7 +117,13 @@ impl Status {
     /// Whether a field was to be changed that stays what it is as long as the object lives.
     pub(crate) fn is_immutable(&self) -> bool {
         let immutable = |text: &str| {
-            text.contains("field is immutable") || text.contains("updates to statefulset spec")
+            [
+                "field is immutable",
+                "updates to statefulset spec",
+                "may not change once set",
+            ]
+            .iter()
+            .any(|words| text.contains(words))
         };
         self.code == 422
             && (immutable(&self.message)

@@ -250,7 +250,7 @@ impl Cluster {
     }
 
     /// Something of what belongs to whom; None: it cannot be seen.
-    fn belonging<T>(&self, what: impl FnOnce(&Belongings<'_>) -> T) -> Option<T> {
+    pub(crate) fn belonging<T>(&self, what: impl FnOnce(&Belongings<'_>) -> T) -> Option<T> {
         let world = self.shared.look();
         let sees = |sight: &Sight| sight.listed && sight.broken.is_none();
         let all =

@@ -139,6 +139,8 @@ pub struct Rendered {
     pub kind: Workload,
     /// Fields others set stay as they are (`preserveUpdates`).
     pub preserve: bool,
+    /// Pods of two versions cannot be there at once: they share a port of the machine or something they write to.
+    pub exclusive: bool,
     /// What was done otherwise than written, in sentences.
     pub warnings: Vec<String>,
 }

@@ -1,5 +1,4 @@
 use baetyl_testkit::eventually;
-use std::collections::BTreeSet;
 
 use baetyl_model::workload::{WHOLE, WorkloadKey};
 use serde_json::{Value, json};
@@ -10,6 +9,10 @@ use crate::object::Object;
 use crate::render::{Rendered, Workload};
 use crate::runtime::KubeRuntime;
 use crate::testing::{Asked, Fake, Reply, labels, list, status};
+
+mod authored;
+mod conflict;
+mod remove;
 
 fn key(app: &str, version: &str) -> WorkloadKey {
     WorkloadKey {
@@ -75,6 +78,7 @@ fn web(version: &str, image: &str) -> Rendered {
         wanted: Some(1),
         kind: Workload::Deployment,
         preserve: false,
+        exclusive: false,
         warnings: Vec::new(),
     }
 }
@@ -86,6 +90,7 @@ fn authored(version: &str, objects: Vec<Object>) -> Rendered {
         wanted: None,
         kind: Workload::Objects,
         preserve: false,
+        exclusive: false,
         warnings: Vec::new(),
     }
 }
@@ -99,6 +104,17 @@ async fn until_seen(runtime: &KubeRuntime, key: &WorkloadKey) {
 
 fn path(kind: &str, name: &str) -> String {
     format!("{}/{name}", list(kind))
+}
+
+/// The cluster has these kinds besides Kubernetes' own.
+fn define(fake: &Fake) {
+    fake.rule(usize::MAX, |asked| {
+        let kinds = json!({"resources": [
+            {"name": "widgets", "kind": "Widget", "namespaced": true},
+            {"name": "widgets/status", "kind": "Widget", "namespaced": true},
+        ]});
+        (asked.path == "/apis/example.com/v1").then_some(Reply::Say(200, kinds))
+    });
 }
 
 #[test]
@@ -289,6 +305,60 @@ async fn what_cannot_be_changed_is_replaced_unless_it_holds_data() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_application_that_becomes_another_kind_of_workload_leaves_nothing_in_its_own_way() {
+    let stateful = |exclusive: bool| {
+        let mut rendered = web("2", "b");
+        let headless = object(
+            "v1",
+            "Service",
+            "web",
+            labels("web", "2"),
+            json!({"spec": {"clusterIP": "None"}}),
+        );
+        let spec = rendered.objects[2].body["spec"].clone();
+        rendered.objects[1] = headless;
+        rendered.objects[2] = object(
+            "apps/v1",
+            "StatefulSet",
+            "web",
+            labels("web", "2"),
+            json!({"spec": spec}),
+        );
+        Rendered {
+            kind: Workload::StatefulSet,
+            exclusive,
+            ..rendered
+        }
+    };
+    for exclusive in [false, true] {
+        let fake = Fake::default();
+        let runtime = fake.seeing().await;
+        runtime.apply(&web("1", "a")).await.unwrap();
+        until_seen(&runtime, &key("web", "1")).await;
+        fake.rule(1, |asked| {
+            let message = "Service \"web\" is invalid: spec.clusterIPs[0]: Invalid value: [\"None\"]: may not change once set";
+            let meant = asked.is_write() && asked.path == path("Service", "web");
+            meant.then_some(Reply::Refuse(422, message, None))
+        });
+        fake.forget_asked();
+        runtime.apply(&stateful(exclusive)).await.unwrap();
+        let (service, deployment) = (path("Service", "web"), path("Deployment", "web"));
+        let mut expected = vec![
+            format!("PATCH {service}"),
+            format!("DELETE {service}"),
+            format!("PATCH {service}"),
+        ];
+        if exclusive {
+            // Its Pods have the port the new ones need.
+            expected.insert(0, format!("DELETE {deployment}"));
+        }
+        expected.push(format!("PATCH {}", path("StatefulSet", "web")));
+        assert_eq!(fake.writes(), expected);
+        assert_eq!(fake.object(&deployment).is_some(), !exclusive);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_being_deleted_is_waited_for() {
     let fake = Fake::default();
     let mut old = json!({"metadata": {"name": "web", "namespace": "baetyl-edge", "labels": labels("web", "1")}});
@@ -325,264 +395,6 @@ async fn a_server_that_asks_to_come_again_is_asked_again_and_one_that_is_silent_
     assert_eq!(
         error.message,
         "Service baetyl-edge/web: the API server at https://fake did not answer within 15 s"
-    );
-}
-
-/// The cluster has these kinds besides Kubernetes' own.
-fn define(fake: &Fake) {
-    fake.rule(usize::MAX, |asked| {
-        let kinds = json!({"resources": [
-            {"name": "widgets", "kind": "Widget", "namespaced": true},
-            {"name": "widgets/status", "kind": "Widget", "namespaced": true},
-        ]});
-        (asked.path == "/apis/example.com/v1").then_some(Reply::Say(200, kinds))
-    });
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_authors_objects_are_applied_with_the_rights_of_baetyl_apply_and_each_fault_is_told() {
-    let fake = Fake::default();
-    define(&fake);
-    let runtime = fake.seeing().await;
-    fake.rule(usize::MAX, |asked| {
-        let message = "deployments.apps \"web\" is forbidden: exceeded quota: small";
-        let meant = asked.is_write() && asked.path.ends_with("/deployments/web");
-        meant.then_some(Reply::Refuse(403, message, None))
-    });
-    let mine = || labels("shop", "1");
-    let objects = vec![
-        object("v1", "Service", "web", mine(), json!({})),
-        object("apps/v1", "Deployment", "web", mine(), json!({})),
-        object("example.com/v1", "Widget", "one", mine(), json!({})),
-        object("example.com/v1", "Widget", "two", mine(), json!({})),
-        object("example.com/v2", "Gadget", "g", mine(), json!({})),
-    ];
-    fake.forget_asked();
-    let error = runtime.apply(&authored("1", objects)).await.unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Refused);
-    assert_eq!(
-        error.message,
-        "Deployment web: deployments.apps \"web\" is forbidden: exceeded quota: small; \
-         Gadget g: no matches for kind \"Gadget\" in version \"example.com/v2\"; ensure CRDs are installed first"
-    );
-    let inventory = path("ConfigMap", "baetyl-inventory-shop");
-    for write in fake.asked().into_iter().filter(Asked::is_write) {
-        let applier = "system:serviceaccount:baetyl-edge:baetyl-apply".to_owned();
-        let wanted = (write.path != inventory).then_some(applier);
-        assert_eq!(write.user, wanted, "{}", write.path);
-    }
-    let asked = fake.asked();
-    let discoveries = asked
-        .iter()
-        .filter(|asked| asked.path == "/apis/example.com/v1");
-    assert_eq!(discoveries.count(), 1, "kinds are remembered");
-    assert_eq!(
-        fake.object(&inventory).unwrap()["data"]["1"],
-        "apps/v1 Deployment baetyl-edge\nexample.com/v1 Widget baetyl-edge\n\
-         example.com/v2 Gadget baetyl-edge\nv1 Service baetyl-edge\n"
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_kind_that_was_just_defined_is_waited_for() {
-    let fake = Fake::default();
-    let runtime = fake.seeing().await;
-    let mut crd = object(
-        "apiextensions.k8s.io/v1",
-        "CustomResourceDefinition",
-        "widgets",
-        labels("shop", "1"),
-        json!({}),
-    );
-    crd.namespace = String::new();
-    fake.rule(usize::MAX, |asked| {
-        let kinds = json!({"resources": [{"name": "customresourcedefinitions", "kind": "CustomResourceDefinition", "namespaced": false}]});
-        (asked.path == "/apis/apiextensions.k8s.io/v1").then_some(Reply::Say(200, kinds))
-    });
-    fake.rule(3, |asked| {
-        let absent = Reply::Refuse(
-            404,
-            "the server could not find the requested resource",
-            None,
-        );
-        (asked.path == "/apis/example.com/v1").then_some(absent)
-    });
-    define(&fake);
-    let widget = object(
-        "example.com/v1",
-        "Widget",
-        "one",
-        labels("shop", "1"),
-        json!({}),
-    );
-    runtime
-        .apply(&authored("1", vec![crd, widget]))
-        .await
-        .unwrap();
-    assert!(
-        fake.paths().contains(
-            &"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets".to_owned()
-        )
-    );
-    assert!(
-        fake.paths()
-            .contains(&"/apis/example.com/v1/namespaces/baetyl-edge/widgets/one".to_owned())
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn removing_a_version_takes_what_is_left_of_it_and_nothing_that_was_taken_over() {
-    let fake = Fake::default();
-    let runtime = fake.seeing().await;
-    runtime.apply(&web("1", "a")).await.unwrap();
-    let mut second = web("2", "b");
-    second.objects.remove(1);
-    runtime.apply(&second).await.unwrap();
-    until_seen(&runtime, &key("web", "2")).await;
-    assert_eq!(
-        runtime.found().await.unwrap(),
-        [key("web", "1"), key("web", "2")]
-    );
-    fake.forget_asked();
-    runtime.remove(&key("web", "1")).await.unwrap();
-    assert_eq!(
-        fake.writes(),
-        [format!("DELETE {}", path("Service", "web"))]
-    );
-    assert_eq!(runtime.found().await.unwrap(), [key("web", "2")]);
-    runtime.remove(&key("web", "2")).await.unwrap();
-    assert_eq!(fake.paths(), [path("ConfigMap", "conf-0123456789")]);
-    let mut observed = runtime.watch();
-    observed
-        .wait_for(|seen| seen.workloads.is_empty())
-        .await
-        .unwrap();
-    assert!(runtime.found().await.unwrap().is_empty());
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_is_taken_over_while_it_is_being_removed_stays() {
-    let fake = Fake::default();
-    let runtime = fake.seeing().await;
-    runtime.apply(&web("1", "a")).await.unwrap();
-    // Between the list and the deletion the second version takes the Service over.
-    let stale = fake.object(&path("Service", "web")).unwrap();
-    runtime.apply(&web("2", "b")).await.unwrap();
-    fake.rule(1, move |asked| {
-        let page = json!({"metadata": {"resourceVersion": "1"}, "items": [stale.clone()]});
-        let meant = asked.path == list("Service") && asked.query.contains_key("labelSelector");
-        meant.then_some(Reply::Say(200, page))
-    });
-    runtime.remove(&key("web", "1")).await.unwrap();
-    let service = fake.object(&path("Service", "web")).unwrap();
-    assert_eq!(service["metadata"]["labels"]["baetyl-app-version"], "2");
-    let tried = format!("DELETE {}", path("Service", "web"));
-    assert!(fake.writes().contains(&tried));
-}
-
-#[tokio::test(start_paused = true)]
-async fn removing_waits_for_the_pods_and_says_which_are_left() {
-    let fake = Fake::default();
-    let pod = json!({"metadata": {"name": "web-1", "namespace": "baetyl-edge", "labels": labels("web", "1"),
-        "ownerReferences": [{"kind": "ReplicaSet", "name": "web-abc", "controller": true}]}, "status": {"phase": "Running"}});
-    fake.set(&list("Pod"), pod);
-    let runtime = fake.seeing().await;
-    runtime.apply(&web("1", "a")).await.unwrap();
-    let error = runtime.stop(&key("web", "1")).await.unwrap_err();
-    assert!(error.is_later());
-    assert!(
-        error.message.ends_with("its Pods are not gone yet: web-1"),
-        "{error}"
-    );
-    assert!(fake.object(&path("Deployment", "web")).is_none());
-    assert!(
-        fake.object(&path("Service", "web")).is_some(),
-        "stopping leaves all else"
-    );
-    let removing = {
-        let runtime = runtime.clone();
-        tokio::spawn(async move { runtime.remove(&key("web", "1")).await })
-    };
-    eventually!(fake.object(&path("Service", "web")).is_none());
-    assert!(!removing.is_finished());
-    fake.delete(&path("Pod", "web-1"));
-    removing.await.unwrap().unwrap();
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_authors_objects_that_a_new_version_lacks_go_with_the_old_one() {
-    let fake = Fake::default();
-    define(&fake);
-    let runtime = fake.seeing().await;
-    let service =
-        |version: &str| object("v1", "Service", "front", labels("shop", version), json!({}));
-    let widget = object(
-        "example.com/v1",
-        "Widget",
-        "one",
-        labels("shop", "1"),
-        json!({}),
-    );
-    runtime
-        .apply(&authored("1", vec![service("1"), widget]))
-        .await
-        .unwrap();
-    runtime
-        .apply(&authored("2", vec![service("2")]))
-        .await
-        .unwrap();
-    let widget = "/apis/example.com/v1/namespaces/baetyl-edge/widgets/one";
-    assert!(
-        fake.object(widget).is_some(),
-        "until the old version is removed"
-    );
-    until_seen(&runtime, &key("shop", "2")).await;
-    assert_eq!(
-        runtime.found().await.unwrap(),
-        [key("shop", "1"), key("shop", "2")]
-    );
-    fake.forget_asked();
-    runtime.remove(&key("shop", "1")).await.unwrap();
-    assert!(fake.object(widget).is_none());
-    let inventory = path("ConfigMap", "baetyl-inventory-shop");
-    let deletes: Vec<Asked> = fake
-        .asked()
-        .into_iter()
-        .filter(|asked| asked.method == http::Method::DELETE)
-        .collect();
-    assert_eq!(deletes.len(), 1);
-    assert_eq!(
-        deletes[0].user.as_deref(),
-        Some("system:serviceaccount:baetyl-edge:baetyl-apply")
-    );
-    runtime.remove(&key("shop", "2")).await.unwrap();
-    assert!(fake.object(&inventory).is_none());
-    assert!(fake.paths().is_empty(), "{:?}", fake.paths());
-}
-
-#[tokio::test(start_paused = true)]
-async fn content_nobody_needs_is_swept_away() {
-    let fake = Fake::default();
-    let runtime = fake.seeing().await;
-    let digests: Vec<baetyl_model::Digest> = ["a", "b"]
-        .map(|digit| format!("sha256:{}", digit.repeat(64)).parse().unwrap())
-        .into();
-    for (name, digest) in ["kept-aaaaaaaaaa", "old-bbbbbbbbbb"].iter().zip(&digests) {
-        let rendered = Rendered {
-            objects: vec![content(name, &digest.hex()[..40])],
-            ..web("1", "a")
-        };
-        runtime.apply(&rendered).await.unwrap();
-    }
-    let theirs = json!({"metadata": {"name": "theirs", "namespace": "baetyl-edge", "labels": {"baetyl.io/digest": "cccc"}}});
-    fake.set(&list("Secret"), theirs);
-    runtime.sweep(&BTreeSet::from([digests[0]])).await.unwrap();
-    assert_eq!(
-        fake.paths(),
-        [
-            path("ConfigMap", "kept-aaaaaaaaaa"),
-            path("Secret", "theirs")
-        ]
     );
 }
 

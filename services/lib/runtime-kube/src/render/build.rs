@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use baetyl_model::Application;
 use baetyl_model::labels::validate_value;
 use baetyl_model::name::ServiceName;
+use baetyl_model::resource::Strategy;
 use baetyl_model::workload::{WHOLE, WorkloadKey};
 
 use super::{RenderError, Rendered, Request, Workload};
@@ -109,6 +110,7 @@ impl<'a> Build<'a> {
             wanted,
             kind,
             preserve: self.app.preserve_updates,
+            exclusive: self.app.strategy() == Strategy::Recreate,
             warnings: self.warnings,
         })
     }
