@@ -10,6 +10,7 @@ mod apply;
 mod client;
 mod config;
 mod error;
+mod helm;
 mod inventory;
 mod logs;
 mod machines;

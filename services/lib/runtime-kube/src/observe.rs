@@ -20,8 +20,9 @@ mod tests;
 mod verdict;
 
 use belong::Group;
-pub(crate) use belong::{Belongings, key};
+pub(crate) use belong::{Belongings, key, last_words};
 use pod::Around;
+pub(crate) use pod::words;
 use verdict::Verdict;
 
 /// Most bytes of a cause: the end of a program's log can be one.

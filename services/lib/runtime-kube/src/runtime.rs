@@ -23,7 +23,7 @@ use crate::logs::{LogPosition, LogStart};
 use crate::machines;
 use crate::object::Object;
 use crate::observe::{self, Memory};
-use crate::render::Rendered;
+use crate::render::{Place, Rendered};
 use crate::secrets::JobState;
 use crate::usage::Meter;
 use crate::watch as watching;
@@ -147,8 +147,17 @@ impl KubeRuntime {
         self.0.cluster.stop(key).await
     }
 
+    /// Takes away what a Helm application installed, when that was its version installed last: a Job runs
+    /// `helm uninstall` to its end. Nothing happens for all others.
+    ///
+    /// # Errors
+    /// When Helm cannot, in its words; when the node has no image of Helm.
+    pub async fn uninstall(&self, key: &WorkloadKey, place: &Place) -> Result<(), KubeError> {
+        self.0.cluster.uninstall(key, place).await
+    }
+
     /// Deletes everything that carries the labels of a version and waits until its Pods are gone. Releases of Helm are
-    /// not among it: a Job of [`crate::render::uninstall`] takes them away, before.
+    /// not among it: [`Self::uninstall`] takes them away, before.
     ///
     /// # Errors
     /// When something cannot be deleted, or does not go in time.

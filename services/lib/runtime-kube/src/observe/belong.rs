@@ -75,6 +75,12 @@ impl<'a> Belongings<'a> {
         self.groups.get(key).map_or(&[], |group| &group.pods)
     }
 
+    /// Where the release of a Helm application is, if the newest one is of this version.
+    pub(crate) fn release(&self, key: &WorkloadKey) -> Option<&'a str> {
+        let release = self.groups.get(key)?.release?;
+        Some(&release.metadata.namespace)
+    }
+
     /// The workload objects of a workload, without the runs of CronJobs and the installers of charts.
     pub(crate) fn controllers(
         &self,
@@ -485,7 +491,7 @@ impl Group<'_> {
 }
 
 /// The message a container of a Pod ended with.
-fn last_words(pod: &Pod) -> Option<String> {
+pub(crate) fn last_words(pod: &Pod) -> Option<String> {
     let mut all = pod.status.container_statuses.iter();
     all.find_map(|container| {
         let message = container.state.terminated.as_ref()?.message.trim();

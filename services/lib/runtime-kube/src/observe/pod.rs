@@ -307,7 +307,7 @@ fn ended(terminated: &Terminated) -> String {
 }
 
 /// A word and a sentence of Kubernetes, as far as there are any.
-pub(super) fn words(reason: &str, message: &str) -> String {
+pub(crate) fn words(reason: &str, message: &str) -> String {
     match (reason, message.trim()) {
         (reason, "") => reason.to_owned(),
         ("", message) => message.to_owned(),
