@@ -74,9 +74,8 @@ async fn health_is_told_to_grpc_at_the_same_port_as_to_http() {
     let Listen::Tcp(addr) = serve(&kit, &AdminConfig::default()).await.unwrap() else {
         panic!("a loopback address");
     };
-    let mut client = HealthClient::connect(format!("http://{addr}"))
-        .await
-        .unwrap();
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{addr}")).unwrap();
+    let mut client = HealthClient::new(endpoint.connect().await.unwrap());
     let check = |service: &str| HealthCheckRequest {
         service: service.to_owned(),
     };
