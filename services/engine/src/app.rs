@@ -247,7 +247,7 @@ impl<P: Ports> App<P> {
     async fn resume(&mut self) {
         self.ctx
             .registry
-            .set(self.record.update.app(), self.record.digests());
+            .set(self.record.update.app(), self.record.needs());
         if self.record.removing {
             // Nobody waits for it: what goes is not taken up again.
             self.taken_up = true;

@@ -1,16 +1,21 @@
-//! Pins and garbage: tells sync what must stay and whose tickets count, and removes engine's own copies of what nobody
-//! needs.
+//! Pins and garbage: tells sync what must stay and whose tickets count, has it fetch again what it lost, and removes
+//! engine's own copies of what nobody needs.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use baetyl_kit::backoff::Backoff;
 use baetyl_model::Digest;
-use tokio::sync::{mpsc, oneshot};
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::context::Context;
-use crate::ports::{Content as _, ContentError, ContentEvent, Ports, Runtime as _};
+use crate::ports::{Content as _, ContentError, ContentEvent, Ports, Runtime};
+
+#[cfg(test)]
+mod tests;
 
 /// What the task is asked.
 #[derive(Debug)]
@@ -57,10 +62,20 @@ struct Keeper<P: Ports> {
     key_told: bool,
     retry_at: Option<Instant>,
     backoff: Backoff,
+    /// Sync may have lost what Pods fetch from it, and is not asked to fetch it again yet.
+    suspect: bool,
+    /// True once what ran before the start was taken up again.
+    adopted: watch::Receiver<bool>,
+    /// What asks it.
+    restoring: Option<BoxFuture<'static, ()>>,
 }
 
 /// Runs until the queue is closed.
-pub(crate) async fn keep<P: Ports>(ctx: Arc<Context<P>>, mut asked: mpsc::Receiver<Ask>) {
+pub(crate) async fn keep<P: Ports>(
+    ctx: Arc<Context<P>>,
+    mut asked: mpsc::Receiver<Ask>,
+    adopted: watch::Receiver<bool>,
+) {
     let mut events = ctx.content.watch(&ctx.tasks);
     let mut keeper = Keeper {
         ctx,
@@ -68,6 +83,9 @@ pub(crate) async fn keep<P: Ports>(ctx: Arc<Context<P>>, mut asked: mpsc::Receiv
         key_told: false,
         retry_at: None,
         backoff: Backoff::local(),
+        suspect: false,
+        adopted,
+        restoring: None,
     };
     loop {
         let retry_at = keeper.retry_at;
@@ -81,11 +99,50 @@ pub(crate) async fn keep<P: Ports>(ctx: Arc<Context<P>>, mut asked: mpsc::Receiv
                 None => return,
             },
             Some(event) = events.recv() => keeper.note(event).await,
+            () = restored(&mut keeper.restoring) => keeper.restoring = None,
             () = async { sleep_until(retry_at.unwrap_or_else(Instant::now)).await }, if retry_at.is_some() => {
                 keeper.retry_at = None;
                 keeper.redeclare().await;
             }
         }
+    }
+}
+
+async fn restored(restoring: &mut Option<BoxFuture<'static, ()>>) {
+    match restoring {
+        Some(restoring) => restoring.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Has sync hold the objects of every version that may run; what it holds costs nothing. It may have lost its volume,
+/// and a Pod on a machine without them has nobody else to ask. Tries until it has them or says that it never will.
+pub(crate) async fn restore<P: Ports>(ctx: Arc<Context<P>>, mut adopted: watch::Receiver<bool>) {
+    // Before that nobody has said what is needed.
+    if adopted.wait_for(|adopted| *adopted).await.is_err() {
+        return;
+    }
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(60));
+    let mut wanted = ctx.registry.objects();
+    while !wanted.is_empty() {
+        let mut left = BTreeSet::new();
+        for (app, objects) in wanted {
+            match ctx.content.stage(Vec::new(), objects, |_| ()).await {
+                Ok(()) => {}
+                Err(error) if error.is_permanent() => {
+                    tracing::warn!(%error, %app, "sync does not hold the objects of an application any more: its Pods start only where they were before");
+                }
+                Err(error) => {
+                    tracing::debug!(%error, %app, "sync is asked again for the objects of an application");
+                    left.insert(app);
+                }
+            }
+        }
+        if !left.is_empty() {
+            backoff.wait().await;
+        }
+        wanted = ctx.registry.objects();
+        wanted.retain(|app, _| left.contains(app));
     }
 }
 
@@ -95,6 +152,7 @@ impl<P: Ports> Keeper<P> {
             ContentEvent::Opened => {
                 self.declared = None;
                 self.key_told = false;
+                self.suspect = !<P::Runtime as Runtime>::TAKES_OBJECTS;
                 self.redeclare().await;
             }
             ContentEvent::Online(online) => {
@@ -136,6 +194,10 @@ impl<P: Ports> Keeper<P> {
         if let Err(error) = self.declare().await.and(told) {
             tracing::debug!(%error, "sync could not be told what is needed, or the key of tickets");
             self.retry_at = Some(Instant::now() + self.backoff.next_delay());
+        } else if std::mem::take(&mut self.suspect) {
+            // After the pins: what is fetched is not thrown away again.
+            let restoring = restore(Arc::clone(&self.ctx), self.adopted.clone());
+            self.restoring = Some(Box::pin(restoring));
         }
     }
 

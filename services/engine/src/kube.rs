@@ -140,10 +140,11 @@ impl Secrets for Kube {
 fn identity(contents: &Contents<'_>) -> Result<AppIdentity, String> {
     let app = &contents.release.app.name;
     let namespace = namespace_of(contents.release.system);
-    let objects = contents.release.objects.iter().map(|object| object.digest);
+    let own = contents.release.objects.iter().map(|object| object.digest);
+    let named = identity::objects_of_ticket(own.collect(), contents.reachable);
     let ticket = contents
         .tokens
-        .ticket(app.as_str(), objects.collect(), contents.taken_at);
+        .ticket(app.as_str(), named, contents.taken_at);
     let certificates = contents.authority.issue_app(app, &namespace);
     Ok(AppIdentity {
         // All Pods of an application are one to the core services: which of them calls is nobody's business.
@@ -229,6 +230,8 @@ impl Runtime for Kube {
     }
 
     async fn remove(&self, key: &WorkloadKey) -> Result<(), RuntimeError> {
+        self.answered(|| self.runtime.uninstall(key, &self.place))
+            .await?;
         self.answered(|| self.runtime.remove(key)).await
     }
 

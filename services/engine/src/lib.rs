@@ -201,7 +201,7 @@ pub(crate) async fn begin<P: Ports>(
     let (tasks, apps) = (kit.tasks(), Apps::default());
     tasks.spawn_until_shutdown(
         "housekeeping",
-        housekeeping::keep(Arc::clone(&ctx), queues.asked),
+        housekeeping::keep(Arc::clone(&ctx), queues.asked, adopted_seen.clone()),
     );
     tasks.spawn_until_shutdown(
         "events",

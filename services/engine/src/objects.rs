@@ -297,7 +297,11 @@ mod tests {
         let (unused, source) = case.object(b"old", Unpack::None);
         case.objects.take(&unused, &source).unwrap();
         let registry = Registry::default();
-        registry.set(&"app".try_into().unwrap(), [used.digest].into());
+        let needs = crate::registry::Needs {
+            digests: [used.digest].into(),
+            ..Default::default()
+        };
+        registry.set(&"app".try_into().unwrap(), needs);
         case.objects.retain(&registry).unwrap();
         assert!(case.objects.has(&used) && !case.objects.has(&unused));
     }

@@ -1,4 +1,4 @@
-//! Which content is needed on this node, by whom; what nobody needs is removed.
+//! Which content is needed on this node, by whom; what nobody needs is removed, and what sync lost is fetched again.
 //!
 //! An application registers what it needs before it looks whether it is there. Whoever removes asks under the same
 //! lock, so that nothing is removed between the two.
@@ -7,16 +7,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use baetyl_model::Digest;
+use baetyl_model::desire::ObjectRef;
 use baetyl_model::name::AppName;
+
+/// What one application needs.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Needs {
+    /// Everything, objects among it.
+    pub digests: BTreeSet<Digest>,
+    /// Its objects: where they are fetched from.
+    pub objects: Vec<ObjectRef>,
+}
 
 /// What each application needs; cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Registry(Arc<Mutex<BTreeMap<AppName, BTreeSet<Digest>>>>);
+pub struct Registry(Arc<Mutex<BTreeMap<AppName, Needs>>>);
 
 impl Registry {
     /// Says what an application needs, instead of what was said before.
-    pub fn set(&self, app: &AppName, digests: BTreeSet<Digest>) {
-        self.lock().insert(app.clone(), digests);
+    pub fn set(&self, app: &AppName, needs: Needs) {
+        self.lock().insert(app.clone(), needs);
     }
 
     /// The application needs nothing any more.
@@ -26,22 +36,33 @@ impl Registry {
 
     /// Everything anybody needs.
     pub fn union(&self) -> BTreeSet<Digest> {
-        self.lock().values().flatten().copied().collect()
+        let all = self.lock();
+        let digests = all.values().flat_map(|needs| &needs.digests);
+        digests.copied().collect()
+    }
+
+    /// The objects each application needs, if it needs any.
+    pub fn objects(&self) -> BTreeMap<AppName, Vec<ObjectRef>> {
+        let all = self.lock();
+        let with = all.iter().filter(|(_, needs)| !needs.objects.is_empty());
+        with.map(|(app, needs)| (app.clone(), needs.objects.clone()))
+            .collect()
     }
 
     /// True when somebody needs it.
     pub fn needs(&self, digest: &Digest) -> bool {
-        self.lock().values().any(|digests| digests.contains(digest))
+        let all = self.lock();
+        all.values().any(|needs| needs.digests.contains(digest))
     }
 
     /// Runs `remove` when nobody needs it, and lets nobody need it meanwhile. Keep it short.
     pub fn unless_needed<T>(&self, digest: &Digest, remove: impl FnOnce() -> T) -> Option<T> {
-        let needs = self.lock();
-        let needed = needs.values().any(|digests| digests.contains(digest));
+        let all = self.lock();
+        let needed = all.values().any(|needs| needs.digests.contains(digest));
         (!needed).then(remove)
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<AppName, BTreeSet<Digest>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<AppName, Needs>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -56,8 +77,12 @@ mod tests {
         let registry = Registry::default();
         let (a, b): (AppName, AppName) = ("app-a".try_into().unwrap(), "app-b".try_into().unwrap());
         let (shared, own) = (digest(b"shared"), digest(b"own"));
-        registry.set(&a, BTreeSet::from([shared, own]));
-        registry.set(&b, BTreeSet::from([shared]));
+        let needs = |digests: &[Digest]| Needs {
+            digests: digests.iter().copied().collect(),
+            ..Needs::default()
+        };
+        registry.set(&a, needs(&[shared, own]));
+        registry.set(&b, needs(&[shared]));
         registry.remove(&a);
         assert_eq!(registry.union(), BTreeSet::from([shared]));
         assert_eq!(registry.unless_needed(&shared, || ()), None);

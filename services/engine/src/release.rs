@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use baetyl_model::Digest;
 use baetyl_model::desire::DesiredApp;
 use baetyl_model::name::Namespace;
 use jiff::Timestamp;
@@ -55,6 +56,8 @@ pub struct Contents<'a> {
     pub tokens: &'a TokenIssuer,
     /// Makes certificates.
     pub authority: &'a Authority,
+    /// Objects of every version of the application that may run, in this one's place or beside it.
+    pub reachable: &'a [Digest],
     /// When the release was taken in: goes into tokens, so that resolving again gives the same files.
     pub taken_at: Timestamp,
 }

@@ -13,14 +13,14 @@ use baetyl_kit::crypto::{CryptoError, SealKey};
 use baetyl_ledger::medium::{Disk, Medium};
 use baetyl_ledger::{LedgerError, LedgerFile, Opened};
 use baetyl_model::Digest;
-use baetyl_model::desire::{DesiredApp, Header, Release};
+use baetyl_model::desire::{DesiredApp, Header, ObjectRef, Release};
 use baetyl_model::name::{AppName, Kind, Version};
 use baetyl_model::update::Update;
 use jiff::Timestamp;
 use redb::{ReadableTable as _, TableDefinition};
 use serde::{Deserialize, Serialize};
 
-use crate::registry::Registry;
+use crate::registry::{Needs, Registry};
 use crate::release::{Handed, NodeIdentity};
 
 mod database;
@@ -154,12 +154,20 @@ impl AppRecord {
             .retain(|stored| kept.contains(&stored.desired.release()));
     }
 
-    /// Everything it needs on disk.
-    pub fn digests(&self) -> BTreeSet<Digest> {
-        self.releases
-            .iter()
-            .flat_map(|stored| stored.desired.digests())
-            .collect()
+    /// Everything it needs on this node.
+    pub fn needs(&self) -> Needs {
+        let releases = self.releases.iter();
+        let digests = releases.flat_map(|stored| stored.desired.digests());
+        Needs {
+            digests: digests.collect(),
+            objects: self.objects().cloned().collect(),
+        }
+    }
+
+    /// The objects of every version that runs, is to run, or may be gone back to.
+    pub fn objects(&self) -> impl Iterator<Item = &ObjectRef> {
+        let releases = self.releases.iter();
+        releases.flat_map(|stored| &stored.desired.objects)
     }
 }
 

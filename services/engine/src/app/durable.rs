@@ -28,7 +28,7 @@ impl<P: Ports> App<P> {
             self.record.prune();
             self.ctx
                 .registry
-                .set(self.record.update.app(), self.record.digests());
+                .set(self.record.update.app(), self.record.needs());
             if let Err(error) = self.ctx.store.persist_app(&self.record).await {
                 self.try_again(Retry::Save, &baetyl_kit::error::chain(&error));
                 return self.go_back_unsaved().await;

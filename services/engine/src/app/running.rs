@@ -223,6 +223,7 @@ impl<P: Ports> App<P> {
             Err(error) => return Err(Unstartable::Refused(baetyl_kit::error::chain(&error))),
         };
         let ctx = Arc::clone(&self.ctx);
+        let reachable: Vec<Digest> = self.record.objects().map(|object| object.digest).collect();
         let contents = Contents {
             release: &stored.desired,
             bodies: &bodies,
@@ -230,6 +231,7 @@ impl<P: Ports> App<P> {
             node: &stored.node,
             tokens: &ctx.tokens,
             authority: &ctx.certificates,
+            reachable: &reachable,
             taken_at: stored.taken_at,
         };
         let mut handed = self.record.handed();

@@ -43,7 +43,7 @@ impl<P: Ports> App<P> {
             // Registered before anything of it is fetched.
             self.ctx
                 .registry
-                .set(self.record.update.app(), self.record.digests());
+                .set(self.record.update.app(), self.record.needs());
         }
         let generation = wanted.generation;
         if self.record.update.target() != Some(&release) {

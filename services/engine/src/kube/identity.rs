@@ -2,6 +2,11 @@
 //!
 //! It is replaced in place: Pods see a new token or certificate where they saw the old one, and none is restarted for it.
 
+use std::collections::BTreeSet;
+
+use baetyl_model::Digest;
+use baetyl_proto::ticket::MAX_DIGESTS;
+
 use crate::certificates::Certificates;
 
 use super::secrets::Data;
@@ -44,9 +49,49 @@ impl AppIdentity {
     }
 }
 
+/// The objects a ticket names: those of the version that is started, and, as far as there is room, those of all others
+/// that may run. A Pod of the version before that is made anew meanwhile, on another machine perhaps, needs its own.
+pub(crate) fn objects_of_ticket(own: BTreeSet<Digest>, reachable: &[Digest]) -> Vec<Digest> {
+    let others: BTreeSet<Digest> = reachable
+        .iter()
+        .copied()
+        .filter(|digest| !own.contains(digest))
+        .collect();
+    let room = MAX_DIGESTS.saturating_sub(own.len());
+    if others.len() > room {
+        tracing::warn!(
+            objects = others.len() - room,
+            "a ticket names no more: Pods of the version before cannot fetch these again"
+        );
+    }
+    own.into_iter()
+        .chain(others.into_iter().take(room))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_ticket_names_its_own_objects_first_and_those_of_other_versions_while_there_is_room() {
+        let digest = |n: usize| {
+            let mut bytes = [0; 32];
+            bytes[..8].copy_from_slice(&n.to_be_bytes());
+            Digest::from_sha256(bytes)
+        };
+        let own: BTreeSet<Digest> = (0..3).map(digest).collect();
+        let reachable: Vec<Digest> = (1..5).map(digest).collect();
+        let named = objects_of_ticket(own.clone(), &reachable);
+        assert_eq!(named, (0..5).map(digest).collect::<Vec<_>>());
+        let many: Vec<Digest> = (0..500).rev().map(digest).collect();
+        let named = objects_of_ticket(own.clone(), &many);
+        assert_eq!(named.len(), MAX_DIGESTS);
+        assert!(own.iter().all(|digest| named.contains(digest)));
+        // What is too much by itself is refused by whoever makes the ticket.
+        let all: BTreeSet<Digest> = many.iter().copied().collect();
+        assert_eq!(objects_of_ticket(all, &[]).len(), 500);
+    }
 
     fn identity(key: &'static str) -> AppIdentity {
         AppIdentity {

@@ -132,7 +132,11 @@ async fn bodies_nobody_names_are_removed_and_the_rest_stays() {
         .unwrap();
     let kept = shop.desired.app.digest;
     let registry = Registry::default();
-    registry.set(&shop.desired.app.name, [kept].into());
+    let needs = crate::registry::Needs {
+        digests: [kept].into(),
+        ..Default::default()
+    };
+    registry.set(&shop.desired.app.name, needs);
     store.retain_bodies(&registry).await.unwrap();
     let left: Vec<_> = needed(&shop)
         .into_iter()
@@ -220,11 +224,11 @@ fn releases_nobody_names_are_pruned() {
         taken_at: Timestamp::UNIX_EPOCH,
         initialised: false,
     });
-    assert!(record.digests().contains(&old.desired.app.digest));
+    assert!(record.needs().digests.contains(&old.desired.app.digest));
     record.prune();
     assert_eq!(record.releases.len(), 1);
     assert!(record.release(&new.desired.release()).is_some());
-    assert!(record.digests().contains(&digest(b"model")));
+    assert!(record.needs().digests.contains(&digest(b"model")));
 }
 
 #[tokio::test]

@@ -94,6 +94,11 @@ impl FakeContent {
         }
     }
 
+    /// Sync has it on disk.
+    pub(crate) fn holds(&self, digest: &Digest) -> bool {
+        self.state.lock().unwrap().staged.contains_key(digest)
+    }
+
     pub(crate) fn stages(&self) -> usize {
         self.state.lock().unwrap().stages
     }
