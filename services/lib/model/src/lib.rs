@@ -6,7 +6,7 @@
 //! Read in this order: [`name`] and [`digest`] (identifiers, parsed once at the border), [`resource`] (what an operator
 //! writes, in Baetyl v2's field names), [`desire`] (what travels down, and which one is accepted), [`mod@plan`] (desire and
 //! observation to ordered steps), [`update`] (one application's way from one version to the next), [`workload`] (what a
-//! runtime runs and sees), [`objects`] (directories of Pods with large files), [`rollup`] and [`report`] (what travels up), [`link`] (the protocol between an edge and its cloud), [`trust`] (time and
+//! runtime runs and sees), [`objects`] (directories of Pods with large files), [`upgrade`] (the core services of a node in kube mode), [`rollup`] and [`report`] (what travels up), [`link`] (the protocol between an edge and its cloud), [`trust`] (time and
 //! certificates).
 
 pub mod base64;
@@ -24,6 +24,7 @@ pub mod rollup;
 pub mod strict;
 pub mod trust;
 pub mod update;
+pub mod upgrade;
 pub mod workload;
 
 /// The time types of the whole workspace.
