@@ -9,6 +9,7 @@
 mod apply;
 mod client;
 mod config;
+mod core;
 mod error;
 mod helm;
 mod inventory;
@@ -30,6 +31,7 @@ mod usage;
 mod watch;
 mod world;
 
+pub use crate::core::CoreObjects;
 pub use config::{KubeConfig, OpenError, Times};
 pub use error::{ErrorKind, KubeError};
 pub use logs::{LogPosition, LogStart, PositionError};

@@ -22,6 +22,19 @@ pub struct Object {
 }
 
 impl Object {
+    /// The object a body is that of; None when it does not say what it is.
+    #[must_use]
+    pub fn read(body: Value) -> Option<Self> {
+        let word = |pointer: &str| body.pointer(pointer)?.as_str().map(str::to_owned);
+        Some(Self {
+            api_version: word("/apiVersion")?,
+            kind: word("/kind")?,
+            namespace: word("/metadata/namespace").unwrap_or_default(),
+            name: word("/metadata/name")?,
+            body,
+        })
+    }
+
     /// An object of a namespace with its labels; `rest` is what it has besides metadata.
     pub(crate) fn new(
         (api_version, kind): (&str, &str),

@@ -267,6 +267,19 @@ impl KubeRuntime {
         self.0.cluster.job(namespace, name).await
     }
 
+    /// What the newest Pod of a namespace with these labels waits for or died of, in Kubernetes' words; None: nothing is
+    /// told of.
+    ///
+    /// # Errors
+    /// When the API server does not answer or refuses it.
+    pub async fn trouble(
+        &self,
+        namespace: &str,
+        selector: &str,
+    ) -> Result<Option<String>, KubeError> {
+        self.0.cluster.trouble(namespace, selector).await
+    }
+
     /// Applies one object as [`Self::apply`] does: a Job that is other than before is deleted and made anew.
     ///
     /// # Errors

@@ -160,7 +160,7 @@ impl Cluster {
     }
 
     /// An object, if there is one; one that is not ours is an error.
-    async fn own(&self, path: &str) -> Result<Option<Meta>, KubeError> {
+    pub(crate) async fn own(&self, path: &str) -> Result<Option<Meta>, KubeError> {
         let live: Option<Bare> = self.api.find(Call::get(path).metadata()).await?;
         let Some(live) = live.map(|live| live.metadata) else {
             return Ok(None);
