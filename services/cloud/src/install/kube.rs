@@ -180,7 +180,8 @@ impl KubeInstall {
         let mut text = String::from(
             "# What a cluster becomes; for one node. To be applied with install.sh, which reads these lines.\n",
         );
-        for (name, fact) in facts {
+        let secret = fill.pull_secret.map(|secret| ("pull-secret", secret));
+        for (name, fact) in facts.into_iter().chain(secret) {
             let _ = writeln!(text, "# baetyl.io/{name}: {fact}");
         }
         text.push_str(&baetyl_manifests::text(&documents));

@@ -17,6 +17,7 @@ cloud=
 ca=
 class=
 registry=
+pull_secret=
 kube_node=
 context=
 bundle=
@@ -44,6 +45,7 @@ Usage: BAETYL_INIT__TOKEN=... sh install.sh --cloud URL --ca FILE [options]
   --ca FILE          PEM file with the authority of the cloud
   --class CLASS      node class, whose manifests are applied (node-1gb, node-standard, node-gpu, cluster, k3s)
   --registry REG     registry, with path, of the images
+  --pull-secret NAME Secret that opens the registry: in the namespace of the context, or in both of ours already
   --kube-node NAME   the Kubernetes node the core services belong to
   --context NAME     context of kubectl
   --bundle PATH      installs from a bundle: nothing is fetched
@@ -65,6 +67,7 @@ read_arguments() {
         --ca) ca=$(value "$@"); shift 2 ;;
         --class) class=$(value "$@"); shift 2 ;;
         --registry) registry=$(value "$@"); shift 2 ;;
+        --pull-secret) pull_secret=$(value "$@"); shift 2 ;;
         --kube-node) kube_node=$(value "$@"); shift 2 ;;
         --context) context=$(value "$@"); shift 2 ;;
         --bundle) bundle=$(value "$@"); shift 2 ;;
@@ -77,11 +80,12 @@ read_arguments() {
     done
     plain --class "$class"
     plain --registry "$registry"
+    plain --pull-secret "$pull_secret"
     case $timeout in
     '' | *[!0-9]*) fail "--timeout is a number of seconds, not \"$timeout\"" ;;
     esac
-    if [ -n "$bundle" ] && [ -n "$cloud$class$registry" ]; then
-        fail "--cloud, --class and --registry are part of a bundle; make another one to change them"
+    if [ -n "$bundle" ] && [ -n "$cloud$class$registry$pull_secret" ]; then
+        fail "--cloud, --class, --registry and --pull-secret are part of a bundle; make another one to change them"
     fi
     if [ -z "$bundle" ] && { [ -z "$cloud" ] || [ -z "$ca" ]; }; then
         fail "--cloud and --ca are needed; use the install command that the cloud gives for the node"
@@ -137,11 +141,12 @@ get_manifests() {
         open_bundle
     else
         manifests=$work/manifests.yaml
-        fetch "/v1/init/kube/manifests?class=$class&registry=$registry&distribution=$distribution" "$manifests" ||
+        fetch "/v1/init/kube/manifests?class=$class&registry=$registry&pullSecret=$pull_secret&distribution=$distribution" "$manifests" ||
             fail "the cloud at $cloud gives no manifests: $(cat "$work/error")"
     fi
     node=$(about node)
     uid=$(about node-uid)
+    pull_secret=$(about pull-secret)
     if [ -z "$node" ] || [ -z "$uid" ]; then
         fail "$manifests does not say for which node it is; get a new install command or bundle"
     fi
@@ -291,6 +296,31 @@ uninstall that one first: baetylctl node uninstall ${there##*/}"
     fi
 }
 
+# secret_field JSONPATH [-n NAMESPACE]: of the Secret that opens the registry; nothing when it is not there.
+secret_field() {
+    field=$1
+    shift
+    kube "$@" get secret "$pull_secret" --ignore-not-found -o "jsonpath=$field" 2>/dev/null || true
+}
+
+# What opens the registry is found before anything is changed: in the namespace of the context, or where it shall be.
+check_pull_secret() {
+    [ -n "$pull_secret" ] || return 0
+    for namespace in '' "$SYSTEM" "$USERS"; do
+        type=$(secret_field '{.type}' ${namespace:+-n "$namespace"})
+        case $type in
+        kubernetes.io/dockerconfigjson)
+            pull_from=$namespace
+            return 0
+            ;;
+        '') ;;
+        *) fail "the Secret $pull_secret has the type $type; a registry is opened by one of type kubernetes.io/dockerconfigjson" ;;
+        esac
+    done
+    fail "the Secret $pull_secret, which opens the registry, is not there. Make it and run this again:
+kubectl create secret docker-registry $pull_secret --docker-server=... --docker-username=... --docker-password=..."
+}
+
 # --- what is done ---------------------------------------------------------------------------------------------------
 
 put_namespaces() {
@@ -309,6 +339,24 @@ put_token() {
     printf 'apiVersion: v1\nkind: Secret\nmetadata:\n  name: baetyl-init-token\n  namespace: %s\n  labels:\n    app.kubernetes.io/part-of: baetyl\nstringData:\n  token: %s\n' \
         "$SYSTEM" "$token" | kube apply --server-side --field-manager=baetyl-core --force-conflicts -f - >/dev/null ||
         fail "the Secret baetyl-init-token cannot be written"
+}
+
+# A Pod uses Secrets of its own namespace only. What somebody else made there is left as it is; a copy of ours follows its
+# original.
+put_pull_secret() {
+    [ -n "$pull_secret" ] || return 0
+    content=$(secret_field '{.data.\.dockerconfigjson}' ${pull_from:+-n "$pull_from"})
+    for namespace in "$SYSTEM" "$USERS"; do
+        if [ "$namespace" = "$pull_from" ]; then continue; fi
+        if exists "$namespace" secret "$pull_secret" &&
+            [ "$(secret_field '{.metadata.labels.app\.kubernetes\.io/part-of}' -n "$namespace")" != baetyl ]; then
+            continue
+        fi
+        printf 'apiVersion: v1\nkind: Secret\ntype: kubernetes.io/dockerconfigjson\nmetadata:\n  name: %s\n  namespace: %s\n  labels:\n    app.kubernetes.io/part-of: baetyl\ndata:\n  .dockerconfigjson: %s\n' \
+            "$pull_secret" "$namespace" "$content" |
+            kube apply --server-side --field-manager=baetyl-core --force-conflicts -f - >/dev/null ||
+            fail "the Secret $pull_secret cannot be written to the namespace $namespace"
+    done
 }
 
 try_apply() { kube apply --server-side --field-manager=baetyl-core "$@" -f "$manifests" >"$work/applied" 2>&1; }
@@ -428,6 +476,7 @@ main() {
     get_manifests
     check_memory
     check_identity
+    check_pull_secret
     say "node $node, version $(about version), class $(about class), on $kube_node ($arch) of Kubernetes $version"
     if [ -n "$dry_run" ]; then
         kube apply --dry-run=client -o name -f "$manifests" || fail "the manifests cannot be read"
@@ -437,6 +486,7 @@ main() {
     if [ -n "$bundle" ]; then import_images; fi
     kube label node "$kube_node" --overwrite baetyl.io/core=true >/dev/null || fail "$kube_node cannot be labelled"
     put_namespaces
+    put_pull_secret
     put_token
     apply_manifests
     say "everything is applied"

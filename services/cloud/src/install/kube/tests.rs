@@ -9,6 +9,7 @@ use std::process::Command;
 use super::*;
 use crate::pki::testing::{Fixture, fixture};
 
+mod registry;
 mod script;
 
 /// Programs the script and the fakes need.

@@ -1,7 +1,8 @@
 #!/bin/sh
 # A cluster for tests of the install script: answers from the files beside it and writes down what it is asked.
-# Files that are read: version, nodes, planes, cores, owner, identity, cannot, refusal, job, deployments, pods.
-# Files that are written: asked, cores, owner, token, applied, namespace-NAME.
+# Files that are read: version, nodes, planes, cores, owner, identity, cannot, refusal, job, deployments, pods,
+# pull-NAMESPACE (of the Secret "pull": its label part-of).
+# Files that are written: asked, cores, owner, token, applied, namespace-NAME, pull-NAMESPACE, copied.
 at=$(dirname "$0")
 echo "$*" >>"$at/asked"
 if [ "$1" = --context ]; then
@@ -31,11 +32,28 @@ case "$*" in
 'get nodes'*) given nodes ;;
 'get namespace baetyl-edge-system'*) given owner ;;
 *'get namespace '*) if [ -f "$at/namespace-$5" ]; then echo "namespace/$5"; fi ;;
+*'get secret pull '*)
+    namespace=default
+    if [ "$1" = -n ]; then namespace=$2; fi
+    [ -f "$at/pull-$namespace" ] || exit 0
+    case "$*" in
+    *.type*) printf %s "$(given type)" ;;
+    *dockerconfigjson*) printf %s "of-$namespace" ;;
+    *part-of*) printf %s "$(cat "$at/pull-$namespace")" ;;
+    *) echo secret/pull ;;
+    esac
+    ;;
 *'get secret baetyl-core-identity'*) if [ -f "$at/identity" ]; then echo secret/baetyl-core-identity; fi ;;
 'create namespace '*) : >"$at/namespace-$3" ;;
 'annotate namespace '*) echo "${6#*=} ${5#*=}" >"$at/owner" ;;
 'label node '*) echo "$3" >"$at/cores" ;;
-'apply --server-side --field-manager=baetyl-core --force-conflicts -f -') cat >"$at/token" ;;
+'apply --server-side --field-manager=baetyl-core --force-conflicts -f -')
+    text=$(cat)
+    case $text in
+    *dockerconfigjson*) echo "$text" >>"$at/copied" ;;
+    *) echo "$text" >"$at/token" ;;
+    esac
+    ;;
 'apply --server-side --field-manager=baetyl-core --dry-run=server -f '*)
     refusal=$(next refusal)
     if [ -n "$refusal" ]; then echo "$refusal" >&2 && exit 1; fi

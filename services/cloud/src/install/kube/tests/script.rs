@@ -2,7 +2,7 @@
 
 use super::*;
 
-const MANIFESTS: &str = "# For one node.
+pub(super) const MANIFESTS: &str = "# For one node.
 # baetyl.io/node: default/edge-1
 # baetyl.io/node-uid: uid-1
 # baetyl.io/class: node-standard
@@ -18,7 +18,7 @@ metadata: {name: baetyl-edge-system}
 const TOKEN: (&str, &str) = ("BAETYL_INIT__TOKEN", "bi1.secret.x");
 
 /// A machine with a cluster, a cloud that sees the node at once, and the script.
-fn machine() -> Machine {
+pub(super) fn machine() -> Machine {
     let machine = Machine::with_cluster();
     machine.fake("curl", include_str!("curl.sh"));
     machine.put("manifests", MANIFESTS);
@@ -28,7 +28,7 @@ fn machine() -> Machine {
     machine
 }
 
-fn run_in(shell: &[String], machine: &Machine, args: &[&str]) -> Ran {
+pub(super) fn run_in(shell: &[String], machine: &Machine, args: &[&str]) -> Ran {
     let script = machine.path("install.sh").display().to_string();
     let ca = machine.path("ca.pem").display().to_string();
     let shell: Vec<_> = shell.iter().map(String::as_str).collect();
@@ -63,7 +63,7 @@ fn changes(machine: &Machine) -> Vec<String> {
 }
 
 /// Refused, in these words, and nothing was changed.
-fn refused(machine: &Machine, args: &[&str], words: &str) {
+pub(super) fn refused(machine: &Machine, args: &[&str], words: &str) {
     for shell in shells() {
         let ran = run_in(&shell, machine, args);
         assert!(
@@ -290,7 +290,7 @@ fn k3s_has_a_kubectl_of_its_own_and_a_class_of_its_own() {
     assert!(ran.ok, "{ran:?}");
     let asked = machine.read("asked");
     assert!(
-        asked.contains("manifests?class=&registry=r:5000/b&"),
+        asked.contains("manifests?class=&registry=r:5000/b&pullSecret=&"),
         "{asked}"
     );
     assert!(asked.contains("&distribution=k3s"), "{asked}");
