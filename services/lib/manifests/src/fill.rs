@@ -7,8 +7,8 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
-use crate::CORE_LABEL;
 use crate::document::Document;
+use crate::{CORE_LABEL, Class};
 
 /// What images begin with in the manifests.
 const REGISTRY: &str = "REGISTRY/";
@@ -22,6 +22,8 @@ const CLOUD: &str = "baetyl-cloud";
 const ENGINE: &str = "baetyl-engine";
 /// Its variable for what those are pulled with when the image is ours.
 const PULL_SECRETS: &str = "BAETYL_ENGINE__KUBE__PULL_SECRETS";
+/// Its variable for the class of the node: an upgrade stays in it unless another is wished.
+const CLASS: &str = "BAETYL_ENGINE__KUBE__CLASS";
 
 /// Longest name of an object in Kubernetes.
 const MAX_NAME: usize = 253;
@@ -129,7 +131,7 @@ impl Fill {
     }
 
     /// Puts everything in its place in one object.
-    pub(crate) fn into(&self, document: &mut Document) {
+    pub(crate) fn into(&self, class: Class, document: &mut Document) {
         if document.kind() == "ConfigMap" && document.name() == CLOUD {
             document.value_mut()["data"] =
                 json!({"activate-url": self.activate_url, "ca-pin": self.ca_pin});
@@ -143,14 +145,17 @@ impl Fill {
                 self.image(container);
             }
         }
+        if let Some(engine) = container_of(pod, ENGINE)
+            && let Some(env) = engine.get_mut("env").and_then(Value::as_array_mut)
+        {
+            env.push(json!({"name": CLASS, "value": class.as_str()}));
+            if let Some(secret) = &self.pull_secret {
+                let secrets = json!([secret]).to_string();
+                env.push(json!({"name": PULL_SECRETS, "value": secrets}));
+            }
+        }
         if let Some(secret) = &self.pull_secret {
             pod["imagePullSecrets"] = json!([{"name": secret}]);
-            if let Some(engine) = container_of(pod, ENGINE) {
-                let named = json!({"name": PULL_SECRETS, "value": json!([secret]).to_string()});
-                if let Some(env) = engine.get_mut("env").and_then(Value::as_array_mut) {
-                    env.push(named);
-                }
-            }
         }
         let belongs = pod
             .pointer("/nodeSelector")

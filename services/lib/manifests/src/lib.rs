@@ -59,7 +59,7 @@ pub fn render(class: Class, fill: &Fill) -> Result<Vec<Document>, FillError> {
     fill.check()?;
     let mut documents = document::parse(class.manifests());
     for document in &mut documents {
-        fill.into(document);
+        fill.into(class, document);
     }
     Ok(documents)
 }

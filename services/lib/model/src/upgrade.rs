@@ -170,12 +170,7 @@ pub enum Next {
 /// What engine does next, given what is wished, what runs, the record and the Job. A version that failed is tried again when
 /// something else was wished in between, and not before.
 #[must_use]
-pub fn next(
-    wish: Option<&DesiredCore>,
-    runs: &Core,
-    record: Option<&Upgrade>,
-    job: &Job,
-) -> Next {
+pub fn next(wish: Option<&DesiredCore>, runs: &Core, record: Option<&Upgrade>, job: &Job) -> Next {
     let to = runs.wished(wish);
     match record {
         Some(record) if !record.phase.is_final() => unfinished(record, &to, job),

@@ -112,10 +112,19 @@ fn one_that_changed_something_is_brought_to_its_end_whatever_is_wished_meanwhile
 #[test]
 fn every_phase_has_a_word_and_a_record_is_read_as_it_was_written() {
     let words = PHASES.map(|phase| record(phase).tell().0);
-    let expected = ["Upgrading", "Upgrading", "RollingBack", "Upgraded", "Failed"];
+    let expected = [
+        "Upgrading",
+        "Upgrading",
+        "RollingBack",
+        "Upgraded",
+        "Failed",
+    ];
     assert_eq!(words, expected);
     for phase in PHASES {
         let text = serde_json::to_string(&record(phase)).unwrap();
-        assert_eq!(serde_json::from_str::<Upgrade>(&text).unwrap(), record(phase));
+        assert_eq!(
+            serde_json::from_str::<Upgrade>(&text).unwrap(),
+            record(phase)
+        );
     }
 }
