@@ -1,13 +1,14 @@
 //! Activates an edge node: makes its key, asks the cloud for an identity, hands that to sync, waits until the core services are ready.
 //!
 //! Start at [`run`]. Idempotent: where sync holds an identity nothing is asked again. This program starts no process and keeps nothing but
-//! the key, and that only until sync has it.
+//! the key, and that only until sync has it. In kube mode it also takes a node from one version to the next ([`upgrade`]).
 
 mod activate;
 mod config;
 mod key;
 pub mod purge;
 mod ready;
+pub mod upgrade;
 
 use std::time::Duration;
 

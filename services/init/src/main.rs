@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use baetyl_init::upgrade::{Ended, UpgradeError, Wanted};
 use baetyl_kit::cli::Service;
+use baetyl_model::upgrade::{Core, EXIT_FAILED};
 use clap::{Args, Parser};
 
 #[derive(Parser)]
@@ -15,6 +18,8 @@ use clap::{Args, Parser};
 enum Cli {
     /// Activate if needed, wait until the core services are ready, exit
     Run(Run),
+    /// Put the core services of this version in the place of those that run; for the Job that engine makes
+    Upgrade(Upgrade),
     /// Removes what an edge node kept in a directory of a machine: the last step of an uninstallation
     Purge {
         /// The directory; it goes with everything in it.
@@ -34,9 +39,68 @@ struct Run {
     activate_ca_pin: Option<String>,
 }
 
+#[derive(Args)]
+struct Upgrade {
+    #[command(flatten)]
+    shell: baetyl_kit::RunArgs,
+    /// Version of the images
+    #[arg(long, value_name = "VERSION")]
+    to: String,
+    /// Node class
+    #[arg(long)]
+    class: String,
+    /// Registry, with path, of the images
+    #[arg(long)]
+    registry: String,
+    /// Secret that opens the registry
+    #[arg(long, value_name = "NAME")]
+    pull_secret: Option<String>,
+    /// How long the new version may take to work, and after it how long the old, e.g. 10m
+    #[arg(long, value_parser = baetyl_kit::config::parse_duration, default_value = "10m")]
+    deadline: Duration,
+}
+
+impl Upgrade {
+    fn wanted(&self) -> Wanted {
+        Wanted {
+            to: Core {
+                version: self.to.clone(),
+                class: self.class.clone(),
+                registry: self.registry.clone(),
+            },
+            pull_secret: self.pull_secret.clone(),
+            deadline: self.deadline,
+        }
+    }
+}
+
+/// The exit code says whether another start could change anything.
+fn upgrade(args: &Upgrade) -> ExitCode {
+    let (ended, end) = std::sync::mpsc::channel();
+    let wanted = args.wanted();
+    let code = Service::new("baetyl-init").run(
+        &args.shell,
+        |config: baetyl_init::Config, kit| async move {
+            let result = baetyl_init::upgrade::run(config, kit, wanted).await?;
+            match &result {
+                Ended::Upgraded => tracing::info!("the new version runs"),
+                Ended::Failed(why) => tracing::error!(why, "the upgrade failed"),
+            }
+            // Nobody left to be told is nobody who minds.
+            let _ = ended.send(result);
+            Ok::<_, UpgradeError>(())
+        },
+    );
+    match end.try_recv() {
+        Ok(Ended::Failed(_)) => ExitCode::from(EXIT_FAILED),
+        _ => code,
+    }
+}
+
 fn main() -> ExitCode {
     let args = match Cli::parse() {
         Cli::Run(args) => args,
+        Cli::Upgrade(args) => return upgrade(&args),
         Cli::Purge { dir } => return baetyl_init::purge::main(&dir),
     };
     Service::new("baetyl-init").run(
