@@ -9,7 +9,7 @@ use baetyl_model::update::Update;
 use baetyl_model::workload::WorkloadKey;
 use tokio::sync::watch;
 
-use crate::ports::Progress;
+use crate::ports::{Progress, Remark};
 use crate::shape::Shape;
 use crate::store::Accepted;
 
@@ -48,6 +48,7 @@ pub(crate) struct Board {
     views: Arc<watch::Sender<Views>>,
     accepted: Arc<watch::Sender<Option<Accepted>>>,
     rolled: Arc<watch::Sender<Arc<NodeStatus>>>,
+    remark: Arc<watch::Sender<Option<Remark>>>,
 }
 
 impl Board {
@@ -57,6 +58,7 @@ impl Board {
             views: Arc::new(watch::Sender::default()),
             accepted: Arc::new(watch::Sender::new(accepted)),
             rolled: Arc::new(watch::Sender::default()),
+            remark: Arc::new(watch::Sender::default()),
         }
     }
 
@@ -101,6 +103,21 @@ impl Board {
     /// Wakes when another desire is acted on.
     pub(crate) fn watch_accepted(&self) -> watch::Receiver<Option<Accepted>> {
         self.accepted.subscribe()
+    }
+
+    /// What is to be told about the core services of this node; wakes nobody when nothing changed.
+    #[cfg(feature = "kube")]
+    pub(crate) fn remark(&self, remark: Option<Remark>) {
+        self.remark.send_if_modified(|before| {
+            let changed = *before != remark;
+            *before = remark;
+            changed
+        });
+    }
+
+    /// What is to be told about the core services of this node; wakes at every change.
+    pub(crate) fn watch_remark(&self) -> watch::Receiver<Option<Remark>> {
+        self.remark.subscribe()
     }
 
     /// The status that was rolled up last: it knows since when conditions hold.

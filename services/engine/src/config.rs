@@ -167,7 +167,7 @@ impl Default for Native {
 }
 
 /// How Pods are run.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Kube {
     /// Configuration file of a Kubernetes client; nothing = that of the Pod engine runs in.
@@ -183,6 +183,30 @@ pub struct Kube {
     pub pull_secrets: Vec<String>,
     /// Resources that device plugins offer, by the path of the device they stand for.
     pub devices: BTreeMap<String, String>,
+    /// Class of the node, whose manifests were applied; nothing = the core services are not upgraded from the cloud.
+    pub class: Option<String>,
+    /// How long another version of the core services may take to work.
+    #[serde(with = "duration")]
+    pub upgrade_deadline: Duration,
+    /// How long the Job of an upgrade may take to get to work; pulling its image is a part of it.
+    #[serde(with = "duration")]
+    pub upgrade_start_deadline: Duration,
+}
+
+impl Default for Kube {
+    fn default() -> Self {
+        Self {
+            kubeconfig: None,
+            context: None,
+            sync_image: None,
+            helm_image: None,
+            pull_secrets: Vec::new(),
+            devices: BTreeMap::new(),
+            class: None,
+            upgrade_deadline: Duration::from_secs(10 * 60),
+            upgrade_start_deadline: Duration::from_secs(5 * 60),
+        }
+    }
 }
 
 /// Large files.

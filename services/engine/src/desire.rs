@@ -306,6 +306,7 @@ fn accepted_of(desire: &Desire) -> Accepted {
         header: desire.header(),
         node: identity_of(desire),
         versions: versions.collect(),
+        core: desire.core.clone(),
     }
 }
 

@@ -10,6 +10,7 @@ use baetyl_kit::{CancellationToken, Kit};
 use baetyl_model::Digest;
 use baetyl_model::name::{AppName, ServiceName, Version};
 use baetyl_model::report::{MachineStats, RunMode};
+use baetyl_model::upgrade::JOB;
 use baetyl_model::workload::{InstanceId, Observed, Usage, WHOLE, WorkloadKey};
 use baetyl_proto::callers::Role;
 use baetyl_runtime_kube::render::{Node, Place, Request};
@@ -21,7 +22,7 @@ use tokio::sync::watch;
 use crate::Error;
 use crate::config::Config;
 use crate::ports::{LogError, LogPosition, LogStart, Machines, Remark, Runtime, RuntimeError};
-use crate::release::{Contents, Handed, Resolved, namespace_of};
+use crate::release::{Contents, Handed, Resolved, SYSTEM_NAMESPACE, namespace_of};
 use crate::shape::Shape;
 
 pub(crate) mod core;
@@ -30,6 +31,7 @@ pub(crate) mod mirror;
 pub(crate) mod secrets;
 #[cfg(test)]
 mod testing;
+mod upgrade;
 
 use identity::AppIdentity;
 use secrets::{Data, Secrets};
@@ -134,6 +136,34 @@ impl Secrets for Kube {
     ) -> Result<(), RuntimeError> {
         let put = self.runtime.put_secret(namespace, name, data, labels).await;
         put.map_err(|error| failed(&error))
+    }
+
+    async fn remove(&self, namespace: &str, name: &str) -> Result<(), RuntimeError> {
+        let removed = self.runtime.delete_secret(namespace, name).await;
+        removed.map_err(|error| failed(&error))
+    }
+}
+
+impl upgrade::Jobs for Kube {
+    async fn job(&self) -> Result<Option<kube::JobState>, RuntimeError> {
+        let job = self.runtime.job(SYSTEM_NAMESPACE, JOB).await;
+        job.map_err(|error| failed(&error))
+    }
+
+    async fn trouble(&self) -> Result<Option<String>, RuntimeError> {
+        let selector = format!("batch.kubernetes.io/job-name={JOB}");
+        let trouble = self.runtime.trouble(SYSTEM_NAMESPACE, &selector).await;
+        trouble.map_err(|error| failed(&error))
+    }
+
+    async fn start(&self, job: kube::Object) -> Result<(), RuntimeError> {
+        let started = self.runtime.put(&job).await;
+        started.map_err(|error| failed(&error))
+    }
+
+    async fn delete(&self) -> Result<(), RuntimeError> {
+        let deleted = self.runtime.delete_job(SYSTEM_NAMESPACE, JOB).await;
+        deleted.map_err(|error| failed(&error))
     }
 }
 
@@ -333,6 +363,8 @@ pub(crate) async fn run(config: Config, kit: &Kit) -> Result<(), Error> {
         let made = Credentials::from_pem(&made.certificate, &made.key, &made.ca)?;
         own.replace(made)?;
         mirror::spawn(&tasks, secrets.clone(), node, sync);
+        let upgrades = upgrade::keep(secrets.clone(), ctx.config.kube.clone(), ctx.board.clone());
+        tasks.spawn_until_shutdown("core-upgrade", upgrades);
         let ctx = Arc::clone(ctx);
         tasks.spawn_until_shutdown("core-identities", async move {
             core::keep_identities(secrets, &ctx.certificates, &dir).await;

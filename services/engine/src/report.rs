@@ -37,6 +37,7 @@ pub(crate) async fn report<P: Ports>(
     sleep(ctx.config.report.gather).await;
     let mut board = ctx.board.watch();
     let mut accepted = ctx.board.watch_accepted();
+    let mut remark = ctx.board.watch_remark();
     let mut observed = ctx.runtime.watch();
     let mut roller = Roller::new(&ctx);
     let mut told: Option<Arc<NodeStatus>> = None;
@@ -63,6 +64,7 @@ pub(crate) async fn report<P: Ports>(
         tokio::select! {
             Ok(()) = board.changed() => {}
             Ok(()) = accepted.changed() => {}
+            Ok(()) = remark.changed() => {}
             Ok(()) = observed.changed() => seen = true,
             // Node may have forgotten what it was told.
             Ok(()) = opened.changed() => told = None,
@@ -76,6 +78,7 @@ pub(crate) async fn report<P: Ports>(
         }
         board.mark_unchanged();
         accepted.mark_unchanged();
+        remark.mark_unchanged();
     }
 }
 
@@ -188,8 +191,10 @@ impl Roller {
             .collect();
         let header = ctx.board.accepted().map(|accepted| accepted.header);
         let machines = ctx.runtime.machines().unwrap_or_default();
+        let mut remarks = ctx.runtime.remarks();
+        remarks.extend(ctx.board.watch_remark().borrow().clone());
         NodeStatus {
-            conditions: self.node_conditions(header.as_ref(), &apps, ctx.runtime.remarks(), now),
+            conditions: self.node_conditions(header.as_ref(), &apps, remarks, now),
             observed: header,
             apps,
             core: self.core.clone(),

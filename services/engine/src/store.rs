@@ -13,7 +13,7 @@ use baetyl_kit::crypto::{CryptoError, SealKey};
 use baetyl_ledger::medium::{Disk, Medium};
 use baetyl_ledger::{LedgerError, LedgerFile, Opened};
 use baetyl_model::Digest;
-use baetyl_model::desire::{DesiredApp, Header, ObjectRef, Release};
+use baetyl_model::desire::{DesiredApp, DesiredCore, Header, ObjectRef, Release};
 use baetyl_model::name::{AppName, Kind, Version};
 use baetyl_model::update::Update;
 use jiff::Timestamp;
@@ -180,6 +180,9 @@ pub struct Accepted {
     pub node: NodeIdentity,
     /// The versions it wanted: an application whose target is this one acted on this generation.
     pub versions: BTreeMap<AppName, Version>,
+    /// What it wanted the core services to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub core: Option<DesiredCore>,
 }
 
 /// A body on its way into the store.

@@ -25,4 +25,11 @@ pub(crate) trait Secrets: Clone + Send + Sync + 'static {
         labels: &BTreeMap<String, String>,
         data: &Data,
     ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// Deletes a Secret; that there is none is fine.
+    fn remove(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 }

@@ -63,4 +63,10 @@ impl Secrets for FakeSecrets {
         self.0.lock().unwrap().writes += 1;
         Ok(())
     }
+
+    async fn remove(&self, _: &str, name: &str) -> Result<(), RuntimeError> {
+        self.answer()?;
+        self.0.lock().unwrap().held.remove(name);
+        Ok(())
+    }
 }
