@@ -373,6 +373,14 @@ apply_manifests() {
     try_apply || refused
 }
 
+# An upgrade under way would put other things in the place of what is applied here, or go back from it.
+end_upgrade() {
+    exists "$SYSTEM" job baetyl-upgrade || exists "$SYSTEM" secret baetyl-core-manifests || return 1
+    kube -n "$SYSTEM" delete job baetyl-upgrade --ignore-not-found --cascade=foreground >/dev/null &&
+        kube -n "$SYSTEM" delete secret baetyl-core-manifests --ignore-not-found >/dev/null ||
+        fail "the upgrade that is under way cannot be ended"
+}
+
 refused() {
     cat "$work/applied" >&2
     if grep -q 'conflict with' "$work/applied"; then
@@ -488,7 +496,10 @@ main() {
     put_namespaces
     put_pull_secret
     put_token
+    end_upgrade || true
     apply_manifests
+    # The engine of before may have begun one in between.
+    if end_upgrade; then apply_manifests; fi
     say "everything is applied"
     if [ -z "$waits" ]; then return 0; fi
     waited=0

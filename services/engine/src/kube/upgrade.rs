@@ -113,15 +113,8 @@ impl<J: Jobs> Keeper<J> {
         }));
     }
 
-    /// One look, and what follows from it; true: something is under way.
-    async fn step(
-        &mut self,
-        wish: Option<&baetyl_model::DesiredCore>,
-        runs: &Core,
-    ) -> Result<bool, RuntimeError> {
-        let record = self.record().await?;
-        let (job, trouble) = self.job(record.as_ref()).await?;
-        match &record {
+    fn tell_of(&self, record: Option<&Upgrade>, trouble: Option<String>) {
+        match record {
             Some(record) => {
                 let (reason, mut message) = record.tell();
                 if let Some(trouble) = trouble {
@@ -131,6 +124,17 @@ impl<J: Jobs> Keeper<J> {
             }
             None => self.board.remark(None),
         }
+    }
+
+    /// One look, and what follows from it; true: something is under way.
+    async fn step(
+        &mut self,
+        wish: Option<&baetyl_model::DesiredCore>,
+        runs: &Core,
+    ) -> Result<bool, RuntimeError> {
+        let record = self.record().await?;
+        let (job, trouble) = self.job(record.as_ref()).await?;
+        self.tell_of(record.as_ref(), trouble);
         let step = next(wish, runs, record.as_ref(), &job);
         if !matches!(step, Next::Rest | Next::Look) {
             tracing::info!(?step, ?job, "the core services of this node");
@@ -144,6 +148,8 @@ impl<J: Jobs> Keeper<J> {
                 self.cluster.remove(SYSTEM_NAMESPACE, SECRET).await?;
                 let record = Upgrade::new(runs.clone(), to);
                 self.write(&record).await?;
+                // Before this engine may be replaced.
+                self.tell_of(Some(&record), None);
                 self.start(&record).await?;
             }
             Next::Resume => {

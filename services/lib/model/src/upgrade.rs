@@ -173,7 +173,7 @@ pub enum Next {
 pub fn next(wish: Option<&DesiredCore>, runs: &Core, record: Option<&Upgrade>, job: &Job) -> Next {
     let to = runs.wished(wish);
     match record {
-        Some(record) if !record.phase.is_final() => unfinished(record, &to, job),
+        Some(record) if !record.phase.is_final() => unfinished(record, runs, &to, job),
         // Its Job is about to end.
         Some(_) if *job == Job::Active => Next::Look,
         Some(record) if record.phase == Phase::Failed && to == *runs => Next::Forget,
@@ -183,10 +183,11 @@ pub fn next(wish: Option<&DesiredCore>, runs: &Core, record: Option<&Upgrade>, j
     }
 }
 
-fn unfinished(record: &Upgrade, to: &Core, job: &Job) -> Next {
+fn unfinished(record: &Upgrade, runs: &Core, to: &Core, job: &Job) -> Next {
     let untouched = record.phase == Phase::Begun;
     match job {
-        _ if untouched && record.to != *to => Next::Forget,
+        // Something else is wished, or somebody else brought it.
+        _ if untouched && (record.to != *to || *runs == *to) => Next::Forget,
         Job::Overdue(why) | Job::Ended(why) if untouched => Next::GiveUp(why.clone()),
         Job::Active | Job::Overdue(_) => Next::Look,
         Job::Absent | Job::Ended(_) => Next::Resume,

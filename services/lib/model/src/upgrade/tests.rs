@@ -88,6 +88,8 @@ fn a_job_that_never_got_to_work_is_given_up_or_called_off() {
     for job in [Job::Absent, Job::Active, Job::Overdue(why())] {
         assert_eq!(next("1", &job), Next::Forget);
         assert_eq!(next("3", &job), Next::Forget);
+        let installed = super::next(Some(&wish("2")), &core("2"), Some(&begun), &job);
+        assert_eq!(installed, Next::Forget, "somebody else brought it");
     }
 }
 

@@ -1,7 +1,8 @@
 #!/bin/sh
 # A cluster for tests of the install script: answers from the files beside it and writes down what it is asked.
 # Files that are read: version, nodes, planes, cores, owner, identity, cannot, refusal, job, deployments, pods,
-# pull-NAMESPACE (of the Secret "pull": its label part-of).
+# upgrade (there is one),
+# begins (engine begins one when the manifests are applied first), pull-NAMESPACE (of the Secret "pull": its label part-of).
 # Files that are written: asked, cores, owner, token, applied, namespace-NAME, pull-NAMESPACE, copied.
 at=$(dirname "$0")
 echo "$*" >>"$at/asked"
@@ -32,6 +33,9 @@ case "$*" in
 'get nodes'*) given nodes ;;
 'get namespace baetyl-edge-system'*) given owner ;;
 *'get namespace '*) if [ -f "$at/namespace-$5" ]; then echo "namespace/$5"; fi ;;
+*'get job baetyl-upgrade'*) if [ -f "$at/upgrade" ]; then echo job.batch/baetyl-upgrade; fi ;;
+*'delete job baetyl-upgrade'*) rm -f "$at/upgrade" ;;
+*'get secret baetyl-core-manifests'*) ;;
 *'get secret pull '*)
     namespace=default
     if [ "$1" = -n ]; then namespace=$2; fi
@@ -58,7 +62,10 @@ case "$*" in
     refusal=$(next refusal)
     if [ -n "$refusal" ]; then echo "$refusal" >&2 && exit 1; fi
     ;;
-'apply --server-side --field-manager=baetyl-core -f '*) cat "$5" >"$at/applied" ;;
+'apply --server-side --field-manager=baetyl-core -f '*)
+    cat "$5" >"$at/applied"
+    if [ -f "$at/begins" ]; then mv "$at/begins" "$at/upgrade"; fi
+    ;;
 'apply --dry-run=client -o name -f '*) echo deployment.apps/baetyl-engine ;;
 *'get job baetyl-init'*) next job ;;
 *'get deployments'*) given deployments ;;

@@ -339,6 +339,24 @@ fn jobs_of_another_version_are_made_anew() {
 }
 
 #[test]
+fn an_upgrade_under_way_is_ended_and_one_that_begins_meanwhile_is_undone() {
+    for shell in shells() {
+        let machine = machine();
+        machine.put("upgrade", "");
+        machine.put("begins", "");
+        let ran = run_in(&shell, &machine, &[]);
+        assert!(ran.ok, "{shell:?}: {ran:?}");
+        let changes = changes(&machine);
+        let steps: Vec<_> = changes
+            .iter()
+            .filter(|line| line.contains("baetyl-upgrade") || line.contains("manifests.yaml"))
+            .map(|line| line.contains("delete"))
+            .collect();
+        assert_eq!(steps, [true, false, true, false], "{changes:?}");
+    }
+}
+
+#[test]
 fn what_does_not_come_up_is_told_with_the_reasons_of_the_cluster() {
     for shell in shells() {
         let machine = machine();
