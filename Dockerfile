@@ -9,6 +9,7 @@
 ARG BINARIES=builder
 ARG RUST_IMAGE=docker.io/library/rust:1.95-bookworm
 ARG PYTHON_IMAGE=docker.io/library/python:3.13-slim-bookworm
+ARG GO_IMAGE=docker.io/library/golang:1.26-bookworm
 
 # Compiles on the machine that builds, for the platform that is asked for.
 FROM --platform=$BUILDPLATFORM ${RUST_IMAGE} AS builder
@@ -66,6 +67,24 @@ ARG TARGETVARIANT
 COPY target/images/prebuilt/${TARGETARCH}${TARGETVARIANT} /out
 
 FROM ${BINARIES} AS binaries
+
+# Helm is optional and no program of ours: it is compiled for the target baetyl-helm alone (PROGRAMS= there, to compile
+# nothing else).
+FROM --platform=$BUILDPLATFORM ${GO_IMAGE} AS builder-helm
+ARG TARGETARCH
+ARG TARGETVARIANT
+WORKDIR /src/tools/helm
+COPY tools/helm .
+RUN --mount=type=cache,target=/go/pkg/mod \
+    --mount=type=cache,target=/root/.cache/go-build \
+    GOARCH="${TARGETARCH}" GOARM="${TARGETVARIANT#v}" ./build.sh /out/bin/helm
+
+FROM scratch AS prebuilt-helm
+ARG TARGETARCH
+ARG TARGETVARIANT
+COPY target/images/prebuilt/${TARGETARCH}${TARGETVARIANT}/bin/helm /out/bin/
+
+FROM ${BINARIES}-helm AS helm
 
 # What all services have: nothing but a user, a directory for data, and labels.
 FROM scratch AS service
@@ -142,6 +161,12 @@ LABEL org.opencontainers.image.title="baetylctl" \
       org.opencontainers.image.description="Command line of the Baetyl cloud"
 COPY --from=binaries /out/bin/baetylctl /usr/bin/
 ENTRYPOINT ["/usr/bin/baetylctl"]
+
+FROM service AS baetyl-helm
+LABEL org.opencontainers.image.title="Baetyl Helm" \
+      org.opencontainers.image.description="Helm, for applications of type helm in kube mode"
+COPY --from=helm /out/bin/helm /usr/bin/
+ENTRYPOINT ["/usr/bin/helm"]
 
 # On an image with Python, whose PATH it keeps: official images have it in /usr/local/bin.
 FROM ${PYTHON_IMAGE} AS baetyl-runtime-python

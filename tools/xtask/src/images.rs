@@ -12,6 +12,7 @@ mod arch;
 mod catalog;
 mod debian;
 mod dockerfile;
+mod helm;
 mod layer;
 mod layout;
 mod oci;
@@ -70,6 +71,9 @@ pub(crate) struct Args {
     /// Cargo profile; images-ci builds faster and larger
     #[arg(long, value_name = "NAME", default_value = "release")]
     profile: String,
+    /// Cargo profile for other architectures than this machine's. Default: that of --profile
+    #[arg(long, value_name = "NAME")]
+    foreign_profile: Option<String>,
     /// Cargo features, e.g. baetyl-kit/test-clock
     #[arg(long, value_name = "FEATURE", value_delimiter = ',')]
     features: Vec<String>,
@@ -229,6 +233,10 @@ fn programs(args: &Args, wanted: &[(&'static Image, Vec<Arch>)]) -> Result<PathB
     }
     let settings = Settings {
         profile: args.profile.clone(),
+        foreign: args
+            .foreign_profile
+            .clone()
+            .unwrap_or_else(|| args.profile.clone()),
         features: args.features.clone(),
     };
     let programs = toolchain::build(wanted, &settings)?;

@@ -15,13 +15,22 @@ pub(crate) const LICENSES: &str = env!("CARGO_PKG_LICENSE");
 /// Where programs lie in an image; the only entry of its `PATH`.
 pub(crate) const BIN: &str = "usr/bin";
 
-/// A program, and the crate it is built from.
+/// A program, and what it is built from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Program {
     /// Name of the file.
     pub(crate) name: &'static str,
-    /// Its crate.
-    pub(crate) package: &'static str,
+    /// Its source.
+    pub(crate) source: Source,
+}
+
+/// What a program is built from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Source {
+    /// A crate of the workspace.
+    Crate(&'static str),
+    /// The Go modules that `tools/helm` pins.
+    Helm,
 }
 
 /// What lies under the programs.
@@ -40,6 +49,8 @@ pub(crate) enum Place {
     Edge,
     /// Clouds and desks.
     Elsewhere,
+    /// Edge nodes that want it: every architecture, but only when it is named.
+    Optional,
 }
 
 /// An image.
@@ -64,13 +75,18 @@ pub(crate) struct Image {
 const fn program(name: &'static str) -> Program {
     Program {
         name,
-        package: name,
+        source: Source::Crate(name),
     }
 }
 
 const SHIM: Program = Program {
     name: "baetyl-shim",
-    package: "baetyl-runtime-native",
+    source: Source::Crate("baetyl-runtime-native"),
+};
+
+const HELM: Program = Program {
+    name: "helm",
+    source: Source::Helm,
 };
 
 const fn service(
@@ -163,12 +179,22 @@ pub(crate) const IMAGES: &[Image] = &[
             &[program("baetylctl")],
         )
     },
+    Image {
+        command: &[],
+        place: Place::Optional,
+        ..service(
+            "baetyl-helm",
+            "Baetyl Helm",
+            "Helm, for applications of type helm in kube mode",
+            &[HELM],
+        )
+    },
 ];
 
 /// What is built: the images, and for each its architectures.
 ///
 /// Without `only`, images that are not for edge nodes are built for this machine's architecture alone: that of a cloud
-/// is known where it is installed, that of a box is not.
+/// is known where it is installed, that of a box is not. Optional ones are built when `only` names them.
 ///
 /// # Errors
 /// When a name is unknown or nothing is left.
@@ -188,7 +214,7 @@ pub(crate) fn select(
     for image in IMAGES {
         let named = only.iter().any(|name| name == image.name);
         let wanted = match only.is_empty() {
-            true => !edge || image.place == Place::Edge,
+            true => image.place == Place::Edge || image.place == Place::Elsewhere && !edge,
             false => named,
         };
         let mut archs: Vec<Arch> = archs.to_vec();

@@ -1,8 +1,9 @@
 //! The layer under the Python function runtime: CPython with its standard library, put together from packages of
 //! Debian, without a package manager, a shell or anything else.
 //!
-//! Its standard library is compiled beforehand: on a read-only root nobody could keep what each start would compile.
-//! Compiled code is the same for every architecture, so this machine's Python compiles it for all.
+//! Its standard library is there in compiled form alone: on a read-only root nobody could keep what each start would
+//! compile, and beside it the source is a sixth of the layer that only debuggers read. Compiled code is the same for every
+//! architecture, so this machine's Python compiles it for all.
 
 use std::fs;
 use std::path::Path;
@@ -19,7 +20,7 @@ use super::run;
 /// The authorities of the web, for functions that call servers.
 pub(crate) const AUTHORITIES: &str = "etc/ssl/certs/ca-certificates.crt";
 /// Changes whenever this file makes something else of the same packages.
-const RECIPE: &str = "1";
+const RECIPE: &str = "2";
 const VERSION: &str = "python3.11";
 
 const PACKAGES: &[&str] = &[
@@ -28,7 +29,6 @@ const PACKAGES: &[&str] = &[
     "gcc-12-base",
     "libbz2-1.0",
     "libc6",
-    "libcrypt1",
     "libexpat1",
     "libffi8",
     "libgcc-s1",
@@ -45,15 +45,23 @@ const PACKAGES: &[&str] = &[
     "zlib1g",
 ];
 
-/// Modules that need a terminal, a library that is not there, or a desk: nothing a function on a node calls.
+/// Modules that need a terminal, a library that is not there, or a desk, and what later versions of Python dropped without
+/// anything to replace it: nothing a function on a node calls.
 const WITHOUT: &[&str] = &[
+    "aifc.py",
+    "crypt.py",
     "curses",
     "dbm/gnu.py",
     "dbm/ndbm.py",
     "ensurepip",
     "lib2to3",
+    "nntplib.py",
     "pydoc_data",
     "rlcompleter.py",
+    // Asks for a module that reports crashes to Ubuntu.
+    "sitecustomize.py",
+    "sndhdr.py",
+    "sunau.py",
     "test",
     "turtle.py",
     "venv",
@@ -61,6 +69,7 @@ const WITHOUT: &[&str] = &[
 
 /// Compiled modules without which the same is true, and those that test Python itself.
 const WITHOUT_COMPILED: &[&str] = &[
+    "_crypt",
     "_ctypes_test",
     "_curses",
     "_dbm",
@@ -70,6 +79,22 @@ const WITHOUT_COMPILED: &[&str] = &[
     "ossaudiodev",
     "readline",
     "xxlimited",
+];
+
+/// Libraries that come with others and that neither Python nor what functions bring along loads: for the C library's own
+/// tests and profilers, for directories of users, and for C code that is compiled without exact arithmetic.
+const WITHOUT_LIBRARIES: &[&str] = &[
+    "libBrokenLocale",
+    "libanl",
+    "libc_malloc_debug",
+    "libexpatw",
+    "libmemusage",
+    "libmvec",
+    "libnsl",
+    "libnss_compat",
+    "libnss_hesiod",
+    "libpcprofile",
+    "libthread_db",
 ];
 
 /// The layer for an architecture. What it is made of and what comes out is kept in `cache`.
@@ -166,14 +191,17 @@ fn is_wanted(path: &str, arch: Arch) -> bool {
     }
     if let Some(library) = below(&format!("usr/lib/{gnu}")) {
         // Not the converters of the C library: Python has its own.
-        return library.contains(".so") && !library.contains('/')
+        return library.contains(".so") && !library.contains('/') && is_library_wanted(library)
             || library.starts_with("ossl-modules/");
+    }
+    if let Some(library) = below(&format!("lib/{gnu}")) {
+        // The same again, where they are not yet in one place.
+        return !library.contains('/') && is_library_wanted(library);
     }
     if let Some(zone) = below("usr/share/zoneinfo") {
         return !zone.starts_with("right/") && !zone.starts_with("posix/");
     }
-    path.starts_with("lib/") && !path.contains("/gconv/")
-        || path.starts_with("lib64/")
+    path.starts_with("lib/") || path.starts_with("lib64/")
         || path.starts_with("usr/share/common-licenses/")
         || path.starts_with("usr/share/doc/")
             && (path.ends_with("/copyright") || path.matches('/').count() == 3)
@@ -182,7 +210,11 @@ fn is_wanted(path: &str, arch: Arch) -> bool {
         || path == "etc/os-release"
         || path == "etc/debian_version"
         || path == "usr/lib/ssl/openssl.cnf"
-        || path == "etc/python3.11/sitecustomize.py"
+}
+
+fn is_library_wanted(file: &str) -> bool {
+    let name = file.split(".so").next().unwrap_or_default();
+    !WITHOUT_LIBRARIES.contains(&name)
 }
 
 fn is_module_wanted(module: &str) -> bool {
@@ -238,7 +270,7 @@ fn compile(arch: Arch, own: &Path, root: &Path) -> Result<()> {
     command
         .env("PYTHONHASHSEED", "0")
         .env("PYTHONDONTWRITEBYTECODE", "1")
-        .args(["-S", "-m", "compileall", "-q", "-f", "-j", "1"])
+        .args(["-S", "-m", "compileall", "-q", "-f", "-b", "-j", "1"])
         .args(["--invalidation-mode", "unchecked-hash"])
         .arg("-s")
         .arg(root)
@@ -247,20 +279,18 @@ fn compile(arch: Arch, own: &Path, root: &Path) -> Result<()> {
     run::loud(&mut command).context("the standard library of Python cannot be compiled")
 }
 
-/// Takes what was compiled into the tree.
+/// Takes what was compiled into the tree, each in the place of its source.
 fn collect(tree: &mut Tree, root: &Path) -> Result<()> {
+    let is_source = |path: &str| path.starts_with("usr/lib/") && path.ends_with(".py");
     let sources: Vec<String> = tree
         .iter()
         .map(|(path, _)| path)
-        .filter(|path| path.starts_with("usr/lib/") && path.ends_with(".py"))
+        .filter(|path| is_source(path))
         .map(str::to_owned)
         .collect();
+    tree.retain(|path| !is_source(path));
     for source in sources {
-        let (dir, name) = source
-            .rsplit_once('/')
-            .context("a module without a directory")?;
-        let name = name.trim_end_matches(".py");
-        let compiled = format!("{dir}/__pycache__/{name}.cpython-311.pyc");
+        let compiled = format!("{source}c");
         let bytes =
             fs::read(root.join(&compiled)).with_context(|| format!("{source} was not compiled"))?;
         tree.add(&compiled, Kind::File(bytes), 0o644);
@@ -282,6 +312,8 @@ mod tests {
             "usr/lib/python3.11/asyncio/base_events.py",
             "usr/lib/python3.11/lib-dynload/_ssl.cpython-311-aarch64-linux-gnu.so",
             "usr/lib/aarch64-linux-gnu/libssl.so.3",
+            "usr/lib/aarch64-linux-gnu/libexpat.so.1",
+            "usr/lib/aarch64-linux-gnu/libstdc++.so.6.0.30",
             "usr/share/zoneinfo/Europe/Berlin",
             "usr/share/doc/libc6/copyright",
         ] {
@@ -292,6 +324,9 @@ mod tests {
             "usr/lib/python3.11/lib2to3/pytree.py",
             "usr/lib/python3.11/lib-dynload/readline.cpython-311-aarch64-linux-gnu.so",
             "usr/lib/aarch64-linux-gnu/gconv/BIG5.so",
+            "lib/aarch64-linux-gnu/libmvec.so.1",
+            "usr/lib/aarch64-linux-gnu/libexpatw.so.1.8.10",
+            "usr/lib/python3.11/sitecustomize.py",
             "usr/share/zoneinfo/right/Europe/Berlin",
             "usr/share/doc/libc6/changelog.Debian.gz",
             "usr/sbin/update-ca-certificates",

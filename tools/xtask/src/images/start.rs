@@ -20,7 +20,7 @@ use super::layer::Tree;
 use super::layout::{self, Built};
 use super::registry::{Address, Registry};
 use super::served::Served;
-use super::{python, run};
+use super::{helm, python, run};
 use process::Process;
 
 /// When a program counts as started.
@@ -34,6 +34,8 @@ enum Started {
     Says(&'static str),
     /// It has nothing to run for: it tells its version and checks a configuration.
     Tells,
+    /// It is Helm, which tells its version another way.
+    Helm,
 }
 
 /// A program of an image and when it counts as started. In this order: the proxy asks engine.
@@ -54,6 +56,7 @@ const PROGRAMS: &[(&str, Started)] = &[
     ("baetyl-edge", Started::Tells),
     ("baetyl-cloud", Started::Tells),
     ("baetylctl", Started::Tells),
+    ("baetyl-helm", Started::Helm),
 ];
 
 fn is_foreign(arch: Arch) -> bool {
@@ -185,7 +188,7 @@ fn told(started: Started) -> String {
         Started::Ready => "ready".to_owned(),
         Started::Waiting(_, reason) => format!("live, {reason}"),
         Started::Says(line) => format!("runs ({line})"),
-        Started::Tells => "tells its version".to_owned(),
+        Started::Tells | Started::Helm => "tells its version".to_owned(),
     }
 }
 
@@ -214,8 +217,10 @@ async fn start(
             .current_dir(data);
         command
     };
-    if started == Started::Tells {
-        return tells(image, made).map(|()| None);
+    match started {
+        Started::Tells => return tells(image, made).map(|()| None),
+        Started::Helm => return tells_helm(made).map(|()| None),
+        _ => {}
     }
     let mut command = made(&["run"]);
     match started {
@@ -256,6 +261,13 @@ fn tells(image: &Image, made: impl Fn(&[&str]) -> std::process::Command) -> Resu
             "it says of its configuration: {checked}"
         );
     }
+    Ok(())
+}
+
+fn tells_helm(made: impl Fn(&[&str]) -> std::process::Command) -> Result<()> {
+    let version = run::quiet(&mut made(&["version", "--template", "{{.Version}}"]))?;
+    let (version, wanted) = (String::from_utf8_lossy(&version), helm::version()?);
+    ensure!(version == *wanted, "it is {version:?}, not {wanted:?}");
     Ok(())
 }
 

@@ -216,6 +216,20 @@ fn a_cloud_is_built_for_this_machine_unless_it_is_named() {
 }
 
 #[test]
+fn helm_is_built_for_every_architecture_but_only_when_it_is_named() {
+    for edge in [false, true] {
+        let all = catalog::select(&[], edge, &Arch::ALL).unwrap();
+        assert!(all.iter().all(|(image, _)| image.name != "baetyl-helm"));
+    }
+    let named = catalog::select(&["baetyl-helm".to_owned()], false, &Arch::ALL).unwrap();
+    let [(image, archs)] = &named[..] else {
+        panic!("{named:?}")
+    };
+    assert_eq!(image.entrypoint().unwrap(), "/usr/bin/helm");
+    assert_eq!(*archs, Arch::ALL);
+}
+
+#[test]
 fn tags_are_those_a_registry_takes() {
     assert!(is_tag("0.1.0") && is_tag("v1_a-b"));
     assert!(!is_tag("") && !is_tag(".1") && !is_tag("a/b") && !is_tag(&"a".repeat(129)));

@@ -11,7 +11,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::arch::Arch;
-use super::catalog::{Image, Program};
+use super::catalog::{Image, Program, Source};
+use super::helm;
 use super::program;
 use super::run;
 
@@ -35,8 +36,10 @@ enum Compiler {
 /// What is built and how.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    /// Cargo profile.
+    /// Cargo profile for this machine's architecture.
     pub(crate) profile: String,
+    /// Cargo profile for the others.
+    pub(crate) foreign: String,
     /// Cargo features, `crate/feature`.
     pub(crate) features: Vec<String>,
 }
@@ -117,6 +120,12 @@ pub(crate) fn build(
                 .collect();
             list.sort();
             list.dedup();
+            if list.iter().any(|program| program.source == Source::Helm) {
+                let path = helm::build(arch)?;
+                program::check(&path, arch, &private_paths()?)?;
+                programs.insert((arch, helm::PROGRAM), path);
+            }
+            list.retain(|program| program.source != Source::Helm);
             if !list.is_empty() {
                 build_for(arch, &list, settings, &mut programs)?;
             }
@@ -140,15 +149,21 @@ fn build_for(
         );
     }
     let compiler = compiler(arch).context("no compiler")?;
+    let profile = match is_native(arch) {
+        true => &settings.profile,
+        false => &settings.foreign,
+    };
     let target = crate::target_dir()?.join("cross");
     let mut command = cargo(arch, compiler)?;
     command
         .args(["build", "--locked", "--target", arch.triple()])
-        .args(["--profile", &settings.profile])
+        .args(["--profile", profile])
         .arg("--target-dir")
         .arg(&target);
     for program in list {
-        command.args(["-p", program.package, "--bin", program.name]);
+        if let Source::Crate(package) = program.source {
+            command.args(["-p", package, "--bin", program.name]);
+        }
     }
     // A feature of a crate is known only where the crate itself is selected.
     for (krate, _) in settings.features.iter().filter_map(|f| f.split_once('/')) {
@@ -158,7 +173,7 @@ fn build_for(
         command.args(["--features", &settings.features.join(",")]);
     }
     run::loud(&mut command)?;
-    let dir = match &*settings.profile {
+    let dir = match &**profile {
         "dev" => "debug",
         other => other,
     };
