@@ -69,6 +69,7 @@ pub(crate) fn run() -> Result<()> {
         ("test", || test(true)),
         ("demo", || crate::demo(&["--check"])),
         ("demo --one", || crate::demo(&["--check", "--one"])),
+        ("images", images),
     ];
     let mut rows = Vec::new();
     let mut outcome = Ok(());
@@ -250,6 +251,26 @@ pub(crate) fn test(in_ci: bool) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Builds the images of edge nodes for every architecture, cloud and `baetylctl` for this machine's, and Helm; starts
+/// what is in them and builds the Dockerfile. Tests on a cluster take them from `target/images/oci`.
+fn images() -> Result<()> {
+    let xtask = std::env::current_exe().context("where this program lies")?;
+    let xtask = xtask.to_str().context("a path is not named in UTF-8")?;
+    let how = ["--profile", "images-ci", "--foreign-profile", "images-quick"];
+    let args = [
+        &["images", "--arch", "amd64,arm64,arm/v7", "--install"][..],
+        &how,
+        &["--features", TEST_FEATURES],
+        &["--check-start", "--dockerfile-check"],
+    ];
+    sh(xtask, &args.concat(), &[])?;
+    sh(
+        xtask,
+        &["images", "--only", "baetyl-helm", "--check-start"],
+        &[],
+    )
 }
 
 /// Builds every program of the workspace for tests and demo.
