@@ -258,7 +258,12 @@ pub(crate) fn test(in_ci: bool) -> Result<()> {
 fn images() -> Result<()> {
     let xtask = std::env::current_exe().context("where this program lies")?;
     let xtask = xtask.to_str().context("a path is not named in UTF-8")?;
-    let how = ["--profile", "images-ci", "--foreign-profile", "images-quick"];
+    let how = [
+        "--profile",
+        "images-ci",
+        "--foreign-profile",
+        "images-quick",
+    ];
     let args = [
         &["images", "--arch", "amd64,arm64,arm/v7", "--install"][..],
         &how,

@@ -9,7 +9,7 @@ use crate::config::{NativeConfig, SecretsDir};
 use crate::runtime::OpenError;
 
 /// `f_type` of tmpfs and ramfs, from the kernel's magic.h.
-const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
+const IN_MEMORY: [u32; 2] = [0x0102_1994, 0x8584_58f6];
 
 /// The directory, made; `None`: secrets lie in the instance directories.
 pub(crate) fn place(config: &NativeConfig) -> Result<Option<PathBuf>, OpenError> {
@@ -76,11 +76,8 @@ pub(crate) fn tag(run_dir: &Path) -> String {
 }
 
 fn is_in_memory(dir: &Path) -> bool {
-    rustix::fs::statfs(dir).is_ok_and(|stat| {
-        IN_MEMORY
-            .iter()
-            .any(|magic| stat.f_type.cast_unsigned() == *magic)
-    })
+    // As wide as a word of the machine, and negative for ramfs where that is 32 bits: the low ones are the number.
+    rustix::fs::statfs(dir).is_ok_and(|stat| IN_MEMORY.contains(&(stat.f_type as u32)))
 }
 
 /// Makes a directory that is ours alone. In a directory everybody can write to, somebody else may have been there first.

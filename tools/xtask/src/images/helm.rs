@@ -46,7 +46,9 @@ pub(crate) fn version() -> Result<String> {
         let version = line.strip_prefix(MODULE)?.strip_prefix(' ')?;
         version.split(' ').next()
     });
-    Ok(version.with_context(|| format!("{file} requires no {MODULE}"))?.to_owned())
+    Ok(version
+        .with_context(|| format!("{file} requires no {MODULE}"))?
+        .to_owned())
 }
 
 #[cfg(test)]

@@ -201,7 +201,8 @@ fn is_wanted(path: &str, arch: Arch) -> bool {
     if let Some(zone) = below("usr/share/zoneinfo") {
         return !zone.starts_with("right/") && !zone.starts_with("posix/");
     }
-    path.starts_with("lib/") || path.starts_with("lib64/")
+    path.starts_with("lib/")
+        || path.starts_with("lib64/")
         || path.starts_with("usr/share/common-licenses/")
         || path.starts_with("usr/share/doc/")
             && (path.ends_with("/copyright") || path.matches('/').count() == 3)

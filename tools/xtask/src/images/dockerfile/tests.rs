@@ -78,7 +78,10 @@ fn it_has_a_target_for_each_image_that_says_the_same() {
             .map(|p| format!("/out/bin/{} ", p.name));
         let is_helm = image.programs.iter().any(|p| p.source == Source::Helm);
         let stage_of = if is_helm { "helm" } else { "binaries" };
-        let copy = format!("--from={stage_of} {}/usr/bin/", programs.collect::<String>());
+        let copy = format!(
+            "--from={stage_of} {}/usr/bin/",
+            programs.collect::<String>()
+        );
         assert!(
             stage.all("COPY").contains(&&*copy),
             "{}: {copy}",
