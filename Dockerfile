@@ -42,6 +42,12 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
         export "CC_${lower}=${gcc}" "CARGO_TARGET_$(echo "${lower}" | tr a-z A-Z)_LINKER=${gcc}"; \
     fi; \
     export RUSTFLAGS="-Ctarget-feature=+crt-static --remap-path-prefix=/src=/baetyl --remap-path-prefix=/usr/local/cargo=/cargo"; \
+    # GNU's linker breaks programs for this machine that have more than 16 MiB of code.
+    if [ "${debian}" = armhf ]; then \
+        command -v ld.lld > /dev/null || { apt-get update -q; apt-get install -y -q --no-install-recommends lld; }; \
+        ln -sf "$(command -v ld.lld)" "/usr/local/bin/${gcc%-gcc}-ld.lld"; \
+        export RUSTFLAGS="${RUSTFLAGS} -Clink-arg=-fuse-ld=lld"; \
+    fi; \
     build() { cargo build --locked --profile "${PROFILE}" --target "${triple}" "$@"; }; \
     # baetyl-edge alone: together with the others it would get the features of their dependencies, too.
     together=; alone=; \

@@ -5,6 +5,7 @@
 //! are enough, no foreign package index is read.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -21,6 +22,10 @@ const DEBIAN_RUST: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const DEBIAN_CARGO: &str = "/usr/bin/cargo";
 const DEBIAN_STD: &str = "/usr/lib/rustlib/src/rust/library/std/Cargo.toml";
+/// The linker of programs for [`Arch::ArmV7`], and the package of Debian it is in. GNU's loses a bit of the addresses of the C
+/// library's resolvers when a program has more than 16 MiB of code: it would crash before `main`.
+const LLD: &str = "ld.lld";
+const LLD_PACKAGE: &str = "lld";
 /// Oldest compiler the workspace builds with.
 const RUST_VERSION: &str = env!("CARGO_PKG_RUST_VERSION");
 
@@ -53,6 +58,9 @@ pub(crate) fn missing(archs: &[Arch]) -> Vec<String> {
     for arch in archs {
         if !is_native(*arch) && !run::has(&format!("{}-gcc", arch.gnu())) {
             packages.push(format!("crossbuild-essential-{}", arch.debian()));
+        }
+        if *arch == Arch::ArmV7 && !run::has(LLD) {
+            packages.push(LLD_PACKAGE.to_owned());
         }
         if compiler(*arch).is_none() {
             packages.extend(DEBIAN_RUST.map(str::to_owned));
@@ -237,6 +245,10 @@ fn cargo(arch: Arch, compiler: Compiler) -> Result<Command> {
         !flags.iter().any(|flag| flag.contains('\u{1f}')),
         "a directory has a control character in its name"
     );
+    if arch == Arch::ArmV7 {
+        flags.push("-Clink-arg=-fuse-ld=lld".to_owned());
+        command.env("PATH", path_to_lld(arch)?);
+    }
     let lower = arch.triple().replace('-', "_");
     command
         .env_remove("RUSTFLAGS")
@@ -248,6 +260,26 @@ fn cargo(arch: Arch, compiler: Compiler) -> Result<Command> {
         command.env(linker, &gcc).env(format!("CC_{lower}"), gcc);
     }
     Ok(command)
+}
+
+/// A search path on which GCC finds the linker: one that compiles for other machines asks for it by a name of their own.
+fn path_to_lld(arch: Arch) -> Result<OsString> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let all: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    let lld = all
+        .iter()
+        .map(|dir| dir.join(LLD))
+        .find(|file| file.is_file());
+    let lld = lld.with_context(|| format!("{LLD} is not installed"))?;
+    let dir = crate::target_dir()?.join("cross/lld");
+    std::fs::create_dir_all(&dir)?;
+    let link = dir.join(format!("{}-{LLD}", arch.gnu()));
+    if std::fs::read_link(&link).ok().as_ref() != Some(&lld) {
+        let _ = std::fs::remove_file(&link);
+        std::os::unix::fs::symlink(&lld, &link)
+            .with_context(|| format!("cannot make {}", link.display()))?;
+    }
+    Ok(std::env::join_paths(std::iter::once(dir).chain(all))?)
 }
 
 /// Takes the programs from a directory instead, where they lie as `<architecture>/bin/<program>`.
