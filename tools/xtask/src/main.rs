@@ -52,7 +52,11 @@ enum Command {
         args: Vec<String>,
     },
     /// Everything continuous integration checks.
-    Ci,
+    Ci {
+        /// Also builds and starts the images for every architecture, and runs the tests on a real Kubernetes
+        #[arg(long)]
+        long: bool,
+    },
     /// Generates Rust code from the contracts in `proto/`.
     Codegen {
         /// Only says whether the checked-in code is up to date.
@@ -162,7 +166,7 @@ fn run(command: Command) -> Result<()> {
         Command::Test => ci::test(false),
         Command::E2e { what } => e2e::run(&what),
         Command::Bench { args } => bench(&args),
-        Command::Ci => ci::run(),
+        Command::Ci { long } => ci::run(long),
         Command::Codegen { check } => codegen::run(check),
         Command::Contracts { accept } => contracts::run(accept),
         Command::Images(args) => images::run(&args),

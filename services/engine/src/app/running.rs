@@ -320,6 +320,20 @@ impl<P: Ports> App<P> {
         }
     }
 
+    /// Whether a running version of which nothing is there any more is put back: others have their hands in a cluster, too.
+    /// A job that is gone has done its work.
+    fn restores(&self, shape: &Shape) -> bool {
+        let settled = matches!(
+            self.record.update.state(),
+            State::Healthy | State::RolledBack
+        );
+        P::Runtime::IN_PLACE
+            && settled
+            && self.acting.is_none()
+            && self.retry.is_none()
+            && !shape.is_job()
+    }
+
     /// Tells the update how the running version does.
     pub(super) async fn look(&mut self) {
         self.observed.mark_unchanged();
@@ -347,6 +361,8 @@ impl<P: Ports> App<P> {
             &release.version,
             shape,
         );
+        let is_gone = keys.iter().any(|key| !observed.workloads.contains_key(key));
+        let put_back = is_gone && self.restores(shape);
         let (mut exits, before) = (0, std::mem::take(&mut self.exits));
         for seen in keys.iter().flat_map(|key| observed.of(key)) {
             exits += u64::from(seen.status.restarts);
@@ -354,6 +370,9 @@ impl<P: Ports> App<P> {
         self.ctx.meters.restarts.add(exits.saturating_sub(before));
         self.exits = exits;
         let health = instances::health(shape, &observed, &keys, &self.before);
+        if put_back {
+            self.try_again(Retry::Run, "somebody took it away");
+        }
         if exits > before && health == Health::Ready {
             // It ended and runs again since the last look: what counts is how long it runs now.
             let health = Health::Starting { why: String::new() };
