@@ -58,8 +58,17 @@ async fn a_cluster_that_is_a_node_is_not_made_another() -> Result<()> {
     Ok(())
 }
 
+const TUTORIAL: &str = include_str!("../../docs/tutorials/k3s-node.md");
+
+/// The commands of the tutorial, block by block.
+fn commands_of_the_tutorial() -> Vec<String> {
+    let blocks = TUTORIAL.split("```sh\n").skip(1);
+    let blocks = blocks.filter_map(|rest| Some(rest.split_once("```")?.0.to_owned()));
+    blocks.collect()
+}
+
 #[tokio::test]
-async fn a_node_that_is_taken_away_leaves_nothing_and_can_be_made_again() -> Result<()> {
+async fn a_node_that_is_taken_away_leaves_nothing_and_the_tutorial_makes_another() -> Result<()> {
     let node = Node::alone().await?;
     let app = node.run(&web(&node, "traveller", "here")).await?;
     node.ctl(&["node", "uninstall", NODE, "--yes"]).await?;
@@ -88,6 +97,17 @@ async fn a_node_that_is_taken_away_leaves_nothing_and_can_be_made_again() -> Res
         let left: Vec<_> = std::fs::read_dir(bed.path("lib"))?.collect::<Result<_, _>>()?;
         ensure!(left.is_empty(), "{left:?}");
     }
+    let image = format!("{}/box:1", node.cluster.registry()?);
+    let commands = commands_of_the_tutorial();
+    ensure!(commands.len() >= 8, "{} blocks", commands.len());
+    for command in commands {
+        // The same program, where this cluster has it.
+        let command = command.replace("docker.io/library/busybox:1.37", &image);
+        let told = node.shell(&command).await.context(command.clone())?;
+        println!("{command}\n{told}");
+    }
+    let described = node.rest.get("/v1/nodes/box-1").await?;
+    ensure!(described["name"] == "box-1", "{described}");
     let told = node.install(&[]).await?;
     ensure!(told.contains("is installed"), "{told}");
     for name in CORE {

@@ -129,11 +129,34 @@ impl Node {
         let mut command = Command::new(program("baetylctl")?);
         command
             .args(args)
+            .env("PATH", self.cluster.path_with_kubectl()?);
+        self.with_cloud(&mut command).await?;
+        run(command, &format!("baetylctl {}", args.join(" "))).await
+    }
+
+    /// What a shell prints that has `kubectl` and `baetylctl`, in a directory of the test's own; it ends with the first
+    /// command that fails.
+    pub(crate) async fn shell(&self, script: &str) -> Result<String> {
+        let programs = program("baetylctl")?;
+        let programs = programs.parent().context("a directory of programs")?;
+        let path = self.cluster.path_with_kubectl()?;
+        let paths = std::iter::once(programs.to_owned()).chain(std::env::split_paths(&path));
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-eu", "-c", script])
+            .current_dir(self.dir.path())
+            .env("PATH", std::env::join_paths(paths)?);
+        self.with_cloud(&mut shell).await?;
+        run(shell, "the shell").await
+    }
+
+    /// Tells `baetylctl` by its environment where the cloud is.
+    async fn with_cloud(&self, command: &mut Command) -> Result<()> {
+        command
             .env("BAETYLCTL_SERVER", self.cloud.address().await?)
             .env("BAETYLCTL_TOKEN_FILE", self.dir.path().join("token"))
-            .env("BAETYLCTL_CONFIG", self.dir.path().join("ctl.yaml"))
-            .env("PATH", self.cluster.path_with_kubectl()?);
-        run(command, &format!("baetylctl {}", args.join(" "))).await
+            .env("BAETYLCTL_CONFIG", self.dir.path().join("ctl.yaml"));
+        Ok(())
     }
 
     /// A file for one test.
