@@ -15,6 +15,7 @@ mod bad_input;
 mod bed;
 mod cluster;
 mod faults;
+mod figures;
 mod functions;
 mod install;
 mod machines;

@@ -129,21 +129,13 @@ fn install() -> Result<()> {
     if !has_systemd_analyze() {
         packages.push("systemd");
     }
-    for (program, package) in [
+    packages.extend(missing(&[
         ("busybox", "busybox-static"),
         ("curl", "curl"),
         ("docker-registry", "docker-registry"),
         ("wget", "wget"),
-    ] {
-        if !crate::images::run::has(program) {
-            packages.push(package);
-        }
-    }
-    if !packages.is_empty() {
-        sh("apt-get", &["update", "-q"], &[])?;
-        let install = ["install", "-y", "-q", "--no-install-recommends"];
-        sh("apt-get", &[&install[..], &packages].concat(), &[])?;
-    }
+    ]));
+    apt_install(&packages)?;
     if !has_grpcurl() {
         let bin = root().join("target/tools");
         std::fs::create_dir_all(&bin)?;
@@ -158,6 +150,23 @@ fn install() -> Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// Packages whose programs are not there.
+fn missing(programs: &[(&str, &'static str)]) -> Vec<&'static str> {
+    let absent = programs
+        .iter()
+        .filter(|(program, _)| !crate::images::run::has(program));
+    absent.map(|(_, package)| *package).collect()
+}
+
+fn apt_install(packages: &[&str]) -> Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    sh("apt-get", &["update", "-q"], &[])?;
+    let install = ["install", "-y", "-q", "--no-install-recommends"];
+    sh("apt-get", &[&install[..], packages].concat(), &[])
 }
 
 fn has_faketime() -> bool {
@@ -288,6 +297,7 @@ fn images() -> Result<()> {
 
 /// Tests on a real Kubernetes, with a part of the load; `BAETYL_E2E_FULL=1 cargo xtask e2e kube` has all of it.
 fn e2e_kube() -> Result<()> {
+    apt_install(&crate::e2e::missing_packages())?;
     crate::e2e::run(&crate::e2e::E2e::Kube(crate::e2e::Kube::default()))
 }
 

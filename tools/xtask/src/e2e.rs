@@ -3,6 +3,7 @@
 mod bed;
 mod interrupt;
 mod prerequisites;
+mod rights;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,6 +14,7 @@ use cargo_metadata::Message;
 
 use self::bed::Bed;
 use self::interrupt::Interrupts;
+pub(crate) use self::prerequisites::missing_packages;
 use crate::{ci, root, target_dir};
 
 /// Images the tests run, in the bed's registry.
@@ -49,6 +51,21 @@ pub(crate) struct Kube {
     /// Leaves the test bed standing and says how to use it and how to take it down.
     #[arg(long, conflicts_with = "context")]
     keep: bool,
+    /// Measures instead of testing, with images as they are released.
+    #[arg(skip)]
+    figures: bool,
+}
+
+/// Measures kube mode in the test bed.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn measure() -> Result<()> {
+    let figures = Kube {
+        figures: true,
+        ..Kube::default()
+    };
+    on_bed(&figures)
 }
 
 /// Runs the tests.
@@ -88,7 +105,7 @@ fn on_bed(options: &Kube) -> Result<()> {
         None => parts.time("build of the bed", bed::build)?,
     };
     let tests = parts.time("programs and tests", build)?;
-    parts.time("images", build_images)?;
+    parts.time("images", || build_images(options))?;
     bed::take_down_stale();
     let interrupts = Interrupts::catch()?;
     let outcome = in_bed(options, &interrupts, &programs, &tests, &mut parts);
@@ -111,7 +128,12 @@ fn in_bed(
             bed.push(&root().join(LAYOUTS).join(image), image)?;
         }
         let command = bed.command(tests)?;
-        parts.time("tests", || run_tests(interrupts, command, options))
+        parts.time("tests", || run_tests(interrupts, command, options))?;
+        // A part of the tests does not do everything.
+        if options.filter.is_none() && !options.figures {
+            rights::check(bed.dir())?;
+        }
+        Ok(())
     });
     if outcome.is_err() && !interrupts.came() {
         match bed.collect() {
@@ -127,10 +149,17 @@ fn in_bed(
 }
 
 fn run_tests(interrupts: &Interrupts, mut command: Command, options: &Kube) -> Result<()> {
+    if options.figures {
+        command.args(["--ignored", "--nocapture", "figures_of_kube_mode"]);
+    }
     command
         .args(&options.filter)
         .current_dir(root().join("tests"))
         .env("BAETYL_PROGRAMS_DIR", target_dir()?.join("debug"));
+    if std::env::var_os("RUST_TEST_THREADS").is_none() {
+        // They wait for Pods most of the time.
+        command.env("RUST_TEST_THREADS", "6");
+    }
     let status = interrupts.run(&mut command)?;
     if !status.success() {
         bail!("the tests failed: {status}");
@@ -170,9 +199,13 @@ fn build() -> Result<PathBuf> {
 }
 
 /// Builds the images for this machine's architecture.
-fn build_images() -> Result<()> {
-    let options = ["--profile", "images-ci", "--features", ci::TEST_FEATURES];
-    let args = [&["xtask", "images", "--only"], &IMAGES[..], &options].concat();
+fn build_images(options: &Kube) -> Result<()> {
+    let how = if options.figures {
+        &["--profile", "release"][..]
+    } else {
+        &["--profile", "images-ci", "--features", ci::TEST_FEATURES]
+    };
+    let args = [&["xtask", "images", "--only"], &IMAGES[..], how].concat();
     ci::sh("cargo", &args, &[])
 }
 

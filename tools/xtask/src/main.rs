@@ -47,7 +47,8 @@ enum Command {
     },
     /// Measures speed and size with release builds; prints a table and JSON.
     Bench {
-        /// What to measure, e.g. `idle`, `links --nodes 5000`; nothing = everything.
+        /// What to measure, e.g. `idle`, `links --nodes 5000`, `kube` (in the test bed of `e2e kube`); nothing = everything
+        /// that needs no cluster.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
@@ -137,6 +138,9 @@ pub(crate) fn target_dir() -> Result<PathBuf> {
 }
 
 fn bench(args: &[String]) -> Result<()> {
+    if args.first().is_some_and(|what| what == "kube") {
+        return e2e::measure();
+    }
     ci::sh(
         "cargo",
         &["build", "--release", "--workspace", "--bins", "--locked"],

@@ -106,6 +106,11 @@ impl Bed {
         })
     }
 
+    /// Where it is.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Brings it up, with metrics unless the environment says `METRICS=`.
     ///
     /// # Errors

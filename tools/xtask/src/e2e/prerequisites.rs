@@ -30,20 +30,7 @@ const GO: (u32, u32) = (1, 24);
 /// # Errors
 /// When it cannot; the message lists everything that is missing.
 pub(super) fn check_bed(must_build: bool) -> Result<()> {
-    let cni = std::env::var_os("CNI_BIN").map_or("/usr/lib/cni".into(), PathBuf::from);
-    let go = must_build.then(go_version).flatten();
-    let missing = missing(&Machine {
-        is_root: rustix::process::geteuid().is_root(),
-        may_unshare: may_unshare(),
-        has_program: &|name| is_in_path(name),
-        has_cni: cni.join("bridge").exists() && cni.join("portmap").exists(),
-        has_static_busybox: is_static(Path::new("/bin/busybox")),
-        go: if must_build {
-            Go::Needed(go)
-        } else {
-            Go::NotNeeded
-        },
-    });
+    let missing = missing(&this_machine(must_build));
     if missing.is_empty() {
         return Ok(());
     }
@@ -51,6 +38,27 @@ pub(super) fn check_bed(must_build: bool) -> Result<()> {
         "the test bed cannot be made on this machine:\n  - {}\nwith --context CONTEXT the tests run on a cluster that is there already",
         missing.join("\n  - ")
     );
+}
+
+/// Debian packages a test bed wants and this machine has not.
+pub(crate) fn missing_packages() -> Vec<&'static str> {
+    packages(&this_machine(false))
+}
+
+fn this_machine(must_build: bool) -> Machine<'static> {
+    let cni = std::env::var_os("CNI_BIN").map_or("/usr/lib/cni".into(), PathBuf::from);
+    Machine {
+        is_root: rustix::process::geteuid().is_root(),
+        may_unshare: may_unshare(),
+        has_program: &|name| is_in_path(name),
+        has_cni: cni.join("bridge").exists() && cni.join("portmap").exists(),
+        has_static_busybox: is_static(Path::new("/bin/busybox")),
+        go: if must_build {
+            Go::Needed(go_version())
+        } else {
+            Go::NotNeeded
+        },
+    }
 }
 
 /// Whether kubectl is there and reaches the cluster.
@@ -89,6 +97,22 @@ struct Machine<'a> {
     go: Go,
 }
 
+fn packages(machine: &Machine<'_>) -> Vec<&'static str> {
+    let mut packages: Vec<&str> = PROGRAMS
+        .iter()
+        .filter(|(program, _)| !(machine.has_program)(program))
+        .map(|(_, package)| *package)
+        .collect();
+    if !machine.has_cni {
+        packages.push("containernetworking-plugins");
+    }
+    if !machine.has_static_busybox {
+        packages.push("busybox-static");
+    }
+    packages.dedup();
+    packages
+}
+
 /// Everything that is missing, one sentence each.
 fn missing(machine: &Machine<'_>) -> Vec<String> {
     let mut sentences = Vec::new();
@@ -103,18 +127,7 @@ fn missing(machine: &Machine<'_>) -> Vec<String> {
                 .to_owned(),
         );
     }
-    let mut packages: Vec<&str> = PROGRAMS
-        .iter()
-        .filter(|(program, _)| !(machine.has_program)(program))
-        .map(|(_, package)| *package)
-        .collect();
-    if !machine.has_cni {
-        packages.push("containernetworking-plugins");
-    }
-    if !machine.has_static_busybox {
-        packages.push("busybox-static");
-    }
-    packages.dedup();
+    let packages = packages(machine);
     if !packages.is_empty() {
         sentences.push(format!(
             "packages are missing: apt-get install --no-install-recommends {}",
