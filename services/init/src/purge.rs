@@ -33,12 +33,18 @@ pub fn purge(dir: &Path) -> Result<(), PurgeError> {
         return Err(PurgeError::Foreign(dir.to_owned()));
     }
     match std::fs::remove_dir_all(dir) {
+        // A disk of its own is mounted there: it is emptied; the mount stays.
+        Err(source) if source.kind() == io::ErrorKind::ResourceBusy && is_empty(dir) => Ok(()),
         Err(source) if source.kind() != io::ErrorKind::NotFound => Err(PurgeError::Remove {
             path: dir.to_owned(),
             source,
         }),
         _ => Ok(()),
     }
+}
+
+fn is_empty(dir: &Path) -> bool {
+    std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 /// The program.
