@@ -57,7 +57,10 @@ proptest! {
     ) {
         let later = Desire { epoch: Epoch(1), generation: Generation(1), ..desire.clone() };
         prop_assert_eq!(digest::complete_desire(later).digest, desire.digest);
-        let same = desire.apps == other.apps && desire.node_properties == other.node_properties;
+        let content = |desire: &Desire| {
+            (desire.apps.clone(), desire.node_properties.clone(), desire.core.clone())
+        };
+        let same = content(&desire) == content(&other);
         prop_assert_eq!(desire.digest == other.digest, same);
         let mut shuffled = desire.clone();
         shuffled.apps.reverse();
