@@ -82,7 +82,7 @@ async fn a_job_that_fails_is_a_failure() -> Result<()> {
     app["workload"] = json!("job");
     app["jobConfig"] = json!({"completions": 1, "backoffLimit": 0, "restartPolicy": "Never"});
     let app = node.create(&app).await?;
-    node.until_failed(&app, "BackoffLimitExceeded").await?;
+    node.until_failed(&app, "exit code 4").await?;
     node.delete("never").await
 }
 
