@@ -82,8 +82,8 @@ ARG TARGETVARIANT
 WORKDIR /src/tools/helm
 COPY tools/helm .
 RUN --mount=type=cache,target=/go/pkg/mod \
-    --mount=type=cache,target=/root/.cache/go-build \
-    GOARCH="${TARGETARCH}" GOARM="${TARGETVARIANT#v}" ./build.sh /out/bin/helm
+    --mount=type=cache,target=/go/build \
+    GOCACHE=/go/build GOARCH="${TARGETARCH}" GOARM="${TARGETVARIANT#v}" ./build.sh /out/bin/helm
 
 FROM scratch AS prebuilt-helm
 ARG TARGETARCH
