@@ -1,12 +1,14 @@
 //! Parts of the node die or hang: applications notice nothing, and the report says what nobody knows.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use baetyl_tests::wait::until_within;
 use serde_json::{Value, json};
 
-use crate::node::{CORE, NODE, Node, PATIENCE, SYSTEM, web};
+use crate::node::{CORE, IDLE, NODE, Node, PATIENCE, SYSTEM, busybox, web};
+use crate::volumes::{object, upload, with_volumes};
 
 /// How long the API server hangs.
 const HANGS: Duration = Duration::from_secs(60);
@@ -100,6 +102,13 @@ async fn a_core_service_that_loses_its_volume_finds_itself_again_without_activat
         return Ok(());
     };
     let app = node.run(&web(&node, "kept", "kept")).await?;
+    upload(&node, "e2e-kept", b"a large file".to_vec()).await?;
+    let config =
+        json!({"name": "kept-model", "data": [{"key": "file", "value": object("e2e-kept", "")}]});
+    node.rest.post("/v1/configs", &config).await?;
+    let volume = json!({"name": "model", "config": {"name": "kept-model"}});
+    let model = with_volumes(busybox(&node, "kept-model", IDLE), &[("/model", volume)]);
+    let model = node.run(&model).await?;
     let before = node.lives("kept").await?;
     let activated = activations(&node).await?;
     // In the dark there is nobody to ask.
@@ -119,14 +128,7 @@ async fn a_core_service_that_loses_its_volume_finds_itself_again_without_activat
         .await?;
         let data = bed.path(&format!("lib/core/{directory}"));
         ensure!(data.exists(), "{} is not there", data.display());
-        for entry in std::fs::read_dir(&data)? {
-            let path = entry?.path();
-            if path.is_dir() {
-                std::fs::remove_dir_all(path)?;
-            } else {
-                std::fs::remove_file(path)?;
-            }
-        }
+        empty(&data)?;
         node.system().scale("deployment", service, 1).await?;
         node.until_core_is_ready().await.context(service)?;
     }
@@ -141,11 +143,29 @@ async fn a_core_service_that_loses_its_volume_finds_itself_again_without_activat
         activations(&node).await? == activated,
         "it was activated again"
     );
+    // Sync fetched its objects once more: a machine that lost its copies, too, gets them.
+    empty(&bed.path("lib/objects"))?;
+    node.renew(&model).await?;
+    ensure!(node.sh("kept-model", "cat /model/file").await? == "a large file");
+    node.delete("kept-model").await?;
     let mut next = app;
     crate::node::set_env(&mut next, "AFTER", "the loss");
     let next = node.change(&next).await?;
     node.until_running(&next).await?;
     node.delete("kept").await
+}
+
+/// Removes all that is in a directory.
+fn empty(directory: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            std::fs::remove_dir_all(path)?;
+        } else {
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 /// What the certificate of the node is: it changes with an activation.

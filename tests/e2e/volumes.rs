@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::node::{IDLE, Node, busybox};
 
 /// Mounts volumes into the only service.
-fn with_volumes(mut app: Value, volumes: &[(&str, Value)]) -> Value {
+pub(crate) fn with_volumes(mut app: Value, volumes: &[(&str, Value)]) -> Value {
     let mount = |(path, volume): &(&str, Value)| json!({"name": volume["name"], "mountPath": path});
     app["services"][0]["volumeMounts"] = volumes.iter().map(mount).collect();
     app["volumes"] = volumes.iter().map(|(_, volume)| volume.clone()).collect();
@@ -14,7 +14,7 @@ fn with_volumes(mut app: Value, volumes: &[(&str, Value)]) -> Value {
 }
 
 impl Node {
-    async fn sh(&self, app: &str, script: &str) -> Result<String> {
+    pub(crate) async fn sh(&self, app: &str, script: &str) -> Result<String> {
         let target = format!("deploy/{app}");
         let printed = self
             .users()
@@ -24,7 +24,7 @@ impl Node {
     }
 
     /// Ends the Pods of an application and waits for others.
-    async fn renew(&self, app: &Value) -> Result<()> {
+    pub(crate) async fn renew(&self, app: &Value) -> Result<()> {
         let name = app["name"].as_str().context("a name")?;
         let selector = format!("baetyl-app-name={name}");
         let args = [
@@ -154,21 +154,27 @@ fn archive(node: &Node, words: &str) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
+/// Stores an object in the cloud.
+pub(crate) async fn upload(node: &Node, name: &str, bytes: Vec<u8>) -> Result<()> {
+    let path = format!("/v1/objects/{name}");
+    let kind = [("content-type", "application/octet-stream")];
+    let sent = node
+        .rest
+        .send(http::Method::PUT, &path, &kind, bytes.into());
+    sent.await?.ok()?;
+    Ok(())
+}
+
+/// An entry of a configuration that is an object of the cloud.
+pub(crate) fn object(object: &str, unpack: &str) -> Value {
+    json!({"type": "object", "source": "baetyl", "object": object, "unpack": unpack})
+}
+
 #[tokio::test]
 async fn large_files_reach_pods_as_directories_of_the_machine() -> Result<()> {
     let node = Node::shared().await?;
-    let upload = |name: &'static str, bytes: Vec<u8>| {
-        let path = format!("/v1/objects/{name}");
-        let rest = node.rest.clone();
-        async move {
-            let kind = [("content-type", "application/octet-stream")];
-            let sent = rest.send(http::Method::PUT, &path, &kind, bytes.into());
-            sent.await?.ok()
-        }
-    };
-    upload("e2e-words.tar", archive(&node, "from an archive\n")?).await?;
-    upload("e2e-model", vec![7; 3 << 20]).await?;
-    let object = |object: &str, unpack: &str| json!({"type": "object", "source": "baetyl", "object": object, "unpack": unpack});
+    upload(&node, "e2e-words.tar", archive(&node, "from an archive\n")?).await?;
+    upload(&node, "e2e-model", vec![7; 3 << 20]).await?;
     let config = json!({"name": "vol-model", "data": [
         {"key": "words.tar", "value": object("e2e-words.tar", "tar")},
         {"key": "model.bin", "value": object("e2e-model", "")},

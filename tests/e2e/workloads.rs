@@ -209,3 +209,34 @@ async fn an_autoscaler_is_made_and_is_not_fought() -> Result<()> {
     ensure!(scaler["spec"]["minReplicas"] == 2, "{scaler}");
     node.delete("scaled").await
 }
+
+#[tokio::test]
+async fn what_others_changed_is_fought_or_preserved_as_the_application_says() -> Result<()> {
+    let node = Node::shared().await?;
+    let scale = |name: &'static str| {
+        let node = &node;
+        async move { node.users().scale("deployment", name, 3).await }
+    };
+    let mut app = web(&node, "preserved", "preserved");
+    app["preserveUpdates"] = json!(true);
+    let mut app = node.run(&app).await?;
+    scale("preserved").await?;
+    crate::node::set_env(&mut app, "ROUND", "2");
+    let mut app = node.change(&app).await?;
+    node.until_running(&app).await?;
+    let lives = node.lives("preserved").await?;
+    ensure!(lives.len() == 3, "{lives:?}");
+    // Now both want something else.
+    app["replica"] = json!(2);
+    let refused = node.change(&app).await?;
+    node.until_failed(&refused, "replicas").await?;
+    ensure!(node.lives("preserved").await? == lives);
+    node.delete("preserved").await?;
+
+    let mut app = node.run(&web(&node, "contested", "contested")).await?;
+    scale("contested").await?;
+    crate::node::set_env(&mut app, "ROUND", "2");
+    let refused = node.change(&app).await?;
+    node.until_failed(&refused, "replicas").await?;
+    node.delete("contested").await
+}

@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use cargo_metadata::Message;
 
 use self::bed::Bed;
 use self::interrupt::Interrupts;
 pub(crate) use self::prerequisites::missing_packages;
+use crate::ci::again;
 use crate::{ci, root, target_dir};
 
 /// Images the tests run, in the bed's registry.
@@ -54,6 +55,21 @@ pub(crate) struct Kube {
     /// Measures instead of testing, with images as they are released.
     #[arg(skip)]
     figures: bool,
+    /// Few tests that fail are run once more, alone.
+    #[arg(skip)]
+    twice: bool,
+}
+
+/// Runs the tests in the test bed, as continuous integration does.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn check() -> Result<()> {
+    let options = Kube {
+        twice: true,
+        ..Kube::default()
+    };
+    on_bed(&options)
 }
 
 /// Measures kube mode in the test bed.
@@ -85,12 +101,15 @@ fn on_cluster(options: &Kube, context: &str) -> Result<()> {
     let mut parts = Parts::default();
     let tests = parts.time("programs and tests", build)?;
     let interrupts = Interrupts::catch()?;
-    let mut command = Command::new(&tests);
-    // What a test skips there it says in its output, which is shown of failed ones only otherwise.
-    command
-        .env("BAETYL_E2E_CONTEXT", context)
-        .env_remove("BAETYL_E2E_BED")
-        .arg("--show-output");
+    let command = || {
+        let mut command = Command::new(&tests);
+        // What a test skips there it says in its output, which is shown of failed ones only otherwise.
+        command
+            .env("BAETYL_E2E_CONTEXT", context)
+            .env_remove("BAETYL_E2E_BED")
+            .arg("--show-output");
+        Ok(command)
+    };
     let outcome = parts.time("tests", || run_tests(&interrupts, command, options));
     parts.print();
     outcome
@@ -127,7 +146,7 @@ fn in_bed(
         for image in IMAGES {
             bed.push(&root().join(LAYOUTS).join(image), image)?;
         }
-        let command = bed.command(tests)?;
+        let command = || bed.command(tests);
         parts.time("tests", || run_tests(interrupts, command, options))?;
         // A part of the tests does not do everything.
         if options.filter.is_none() && !options.figures {
@@ -148,23 +167,53 @@ fn in_bed(
     outcome
 }
 
-fn run_tests(interrupts: &Interrupts, mut command: Command, options: &Kube) -> Result<()> {
-    if options.figures {
-        command.args(["--ignored", "--nocapture", "figures_of_kube_mode"]);
+fn run_tests(
+    interrupts: &Interrupts,
+    command: impl Fn() -> Result<Command>,
+    options: &Kube,
+) -> Result<()> {
+    let programs = target_dir()?.join("debug");
+    let run = |names: &[String]| {
+        let mut command = command()?;
+        if options.figures {
+            command.args(["--ignored", "--nocapture", "figures_of_kube_mode"]);
+        }
+        if options.twice {
+            command.env("BAETYL_TEST_NO_SKIP", "1");
+        }
+        if !names.is_empty() {
+            command.arg("--exact").args(names);
+        }
+        command
+            .args(&options.filter)
+            .current_dir(root().join("tests"))
+            .env("BAETYL_PROGRAMS_DIR", &programs);
+        if std::env::var_os("RUST_TEST_THREADS").is_none() {
+            // They wait for Pods most of the time.
+            command.env("RUST_TEST_THREADS", "6");
+        }
+        run_and_tell(interrupts, command)
+    };
+    if options.twice {
+        return again::twice(run);
     }
-    command
-        .args(&options.filter)
-        .current_dir(root().join("tests"))
-        .env("BAETYL_PROGRAMS_DIR", target_dir()?.join("debug"));
-    if std::env::var_os("RUST_TEST_THREADS").is_none() {
-        // They wait for Pods most of the time.
-        command.env("RUST_TEST_THREADS", "6");
-    }
-    let status = interrupts.run(&mut command)?;
-    if !status.success() {
-        bail!("the tests failed: {status}");
-    }
+    let (ok, failed) = run(&[])?;
+    ensure!(ok, "the tests failed: {}", failed.join(", "));
     Ok(())
+}
+
+/// Runs tests; tells whether all is well, and the names of those that failed.
+fn run_and_tell(interrupts: &Interrupts, mut command: Command) -> Result<again::Outcome> {
+    let (output, input) = std::io::pipe()?;
+    let reader = std::thread::spawn(move || again::failed_tests(output));
+    command.stdout(input);
+    let status = interrupts.run(&mut command);
+    // It has the other end of the pipe.
+    drop(command);
+    let failed = reader
+        .join()
+        .map_err(|_| anyhow!("the tests' output could not be read"))??;
+    Ok((status?.success(), failed))
 }
 
 /// Builds the programs of the workspace and the tests; answers the tests' program.

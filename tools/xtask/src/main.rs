@@ -54,9 +54,9 @@ enum Command {
     },
     /// Everything continuous integration checks.
     Ci {
-        /// Also builds and starts the images for every architecture, and runs the tests on a real Kubernetes
+        /// Without the images of all architectures and the tests on a real Kubernetes (which need root)
         #[arg(long)]
-        long: bool,
+        short: bool,
     },
     /// Generates Rust code from the contracts in `proto/`.
     Codegen {
@@ -170,7 +170,7 @@ fn run(command: Command) -> Result<()> {
         Command::Test => ci::test(false),
         Command::E2e { what } => e2e::run(&what),
         Command::Bench { args } => bench(&args),
-        Command::Ci { long } => ci::run(long),
+        Command::Ci { short } => ci::run(short),
         Command::Codegen { check } => codegen::run(check),
         Command::Contracts { accept } => contracts::run(accept),
         Command::Images(args) => images::run(&args),
