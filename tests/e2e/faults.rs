@@ -105,7 +105,7 @@ async fn a_core_service_that_loses_its_volume_finds_itself_again_without_activat
     upload(&node, "e2e-kept", b"a large file".to_vec()).await?;
     let config =
         json!({"name": "kept-model", "data": [{"key": "file", "value": object("e2e-kept", "")}]});
-    node.rest.post("/v1/configs", &config).await?;
+    node.make("configs", &config).await?;
     let volume = json!({"name": "model", "config": {"name": "kept-model"}});
     let model = with_volumes(busybox(&node, "kept-model", IDLE), &[("/model", volume)]);
     let model = node.run(&model).await?;

@@ -13,7 +13,7 @@ use crate::node::{Node, PATIENCE, SELECTOR};
 async fn create(node: &Node, name: &str, code: &str, access: &str) -> Result<Value> {
     let config_name = format!("{name}-code");
     let config = baetyl_tests::apps::config(&config_name, &[("f.py", code)]);
-    node.rest.post("/v1/configs", &config).await?;
+    node.make("configs", &config).await?;
     let app = json!({
         "name": name, "type": "function", "mode": "kube", "selector": SELECTOR,
         "services": [{

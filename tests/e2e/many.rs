@@ -26,7 +26,7 @@ async fn many_applications_at_once_all_run_and_all_go() -> Result<()> {
             "name": name(number), "type": "container", "mode": "kube", "selector": SELECTOR,
             "services": [{"name": "pause", "image": "localhost/pause:1"}], "volumes": [],
         });
-        node.rest.post("/v1/apps", &app).await?;
+        node.create(&app).await?;
     }
     let of_them = |stats: &Value| {
         let all = stats.as_array().cloned().unwrap_or_default();

@@ -25,7 +25,7 @@ async fn an_image_behind_credentials_is_pulled_with_those_of_the_application() -
         "name": "e2e-closed", "address": server,
         "username": credentials.user, "password": credentials.password,
     });
-    node.rest.post("/v1/registries", &registry).await?;
+    node.make("registries", &registry).await?;
     app["registries"] = json!([{"name": "e2e-closed"}]);
     app["version"] = without["version"].clone();
     let with = node.change(&app).await?;
@@ -33,7 +33,7 @@ async fn an_image_behind_credentials_is_pulled_with_those_of_the_application() -
     node.delete("closed").await
 }
 
-/// A copy of an OCI layout with one image, which says it is for another architecture.
+/// A copy of an OCI layout with one image, as an index that has it for another architecture only.
 fn of_another_architecture(layout: &Path, copy: &Path) -> Result<()> {
     let status = std::process::Command::new("cp")
         .args(["-r", "--"])
@@ -55,13 +55,21 @@ fn of_another_architecture(layout: &Path, copy: &Path) -> Result<()> {
         descriptor["digest"] = json!(digest.to_string());
         Ok(())
     };
-    let mut index = read(copy.join("index.json"))?;
-    let mut manifest = blob(&index["manifests"][0])?;
+    let mut layout = read(copy.join("index.json"))?;
+    let mut manifest = blob(&layout["manifests"][0])?;
     let mut config = blob(&manifest["config"])?;
     config["architecture"] = json!("s390x");
     write(&config, &mut manifest["config"])?;
-    write(&manifest, &mut index["manifests"][0])?;
-    std::fs::write(copy.join("index.json"), index.to_string())?;
+    let mut of_manifest = json!({
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "platform": {"architecture": "s390x", "os": "linux"},
+    });
+    write(&manifest, &mut of_manifest)?;
+    let kind = "application/vnd.oci.image.index.v1+json";
+    let index = json!({"schemaVersion": 2, "mediaType": kind, "manifests": [of_manifest]});
+    layout["manifests"][0]["mediaType"] = json!(kind);
+    write(&index, &mut layout["manifests"][0])?;
+    std::fs::write(copy.join("index.json"), layout.to_string())?;
     Ok(())
 }
 
@@ -74,9 +82,9 @@ async fn an_image_for_another_architecture_is_a_failure_that_says_so() -> Result
     let copies = tempfile::tempdir()?;
     let copy = copies.path().join("box");
     of_another_architecture(&bed.path("images/box"), &copy)?;
-    bed.push(&copy, "foreign/box:1").await?;
+    bed.push(&copy, "foreign/box:s390x").await?;
     let mut app = busybox(&node, "foreign", IDLE);
-    app["services"][0]["image"] = json!(format!("{}/foreign/box:1", node.cluster.registry()?));
+    app["services"][0]["image"] = json!(format!("{}/foreign/box:s390x", node.cluster.registry()?));
     let app = node.create(&app).await?;
     node.until_failed(&app, "no match for platform").await?;
     node.delete("foreign").await

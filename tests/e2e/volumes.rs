@@ -46,9 +46,9 @@ impl Node {
 async fn configurations_and_secrets_are_files_and_a_change_of_them_is_a_version() -> Result<()> {
     let node = Node::shared().await?;
     let config = |words| baetyl_tests::apps::config("vol-conf", &[("conf.yml", words)]);
-    node.rest.post("/v1/configs", &config("a: 1")).await?;
+    node.make("configs", &config("a: 1")).await?;
     let secret = json!({"name": "vol-key", "data": {"key": "s3cr3t"}});
-    node.rest.post("/v1/secrets", &secret).await?;
+    node.make("secrets", &secret).await?;
     let app = with_volumes(
         busybox(&node, "files", IDLE),
         &[
@@ -180,7 +180,7 @@ async fn large_files_reach_pods_as_directories_of_the_machine() -> Result<()> {
         {"key": "model.bin", "value": object("e2e-model", "")},
         {"key": "plain.txt", "value": {"type": "kv", "value": "plain"}},
     ]});
-    node.rest.post("/v1/configs", &config).await?;
+    node.make("configs", &config).await?;
     let mut app = with_volumes(
         busybox(&node, "model", IDLE),
         &[(

@@ -9,11 +9,7 @@ use crate::node::{Node, SELECTOR, USERS};
 async fn apply(node: &Node, name: &str, documents: &str) -> Result<Value> {
     let config = format!("{name}-yaml");
     let body = baetyl_tests::apps::config(&config, &[("all.yaml", documents)]);
-    let path = format!("/v1/configs/{config}");
-    let written = node.rest.json(http::Method::PUT, &path, &body).await?;
-    if !written.status.is_success() {
-        node.rest.post("/v1/configs", &body).await?;
-    }
+    node.make("configs", &body).await?;
     let app = json!({
         "name": name, "type": "yaml", "mode": "kube", "selector": SELECTOR,
         "labels": {"baetyl-progress-deadline": "15s"},

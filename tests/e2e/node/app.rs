@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use baetyl_tests::rest::Rest;
 use baetyl_tests::wait::{until_paced, until_within};
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{Node, SELECTOR, USERS};
@@ -58,9 +59,26 @@ pub(crate) fn set_env(app: &mut Value, name: &str, value: &str) {
 }
 
 impl Node {
-    /// Makes an application; gives it with its version.
+    /// Makes an application; gives it with its version. One of that name that a test left behind when it failed is taken
+    /// away first.
     pub(crate) async fn create(&self, app: &Value) -> Result<Value> {
-        self.rest.post("/v1/apps", app).await
+        let made = self.rest.json(Method::POST, "/v1/apps", app).await?;
+        if made.status == StatusCode::CONFLICT {
+            self.delete(app["name"].as_str().context("a name")?).await?;
+            return self.rest.post("/v1/apps", app).await;
+        }
+        made.ok()
+    }
+
+    /// Makes a configuration, a secret or a registry (`kind` is the word in the path), or makes one that is there this.
+    pub(crate) async fn make(&self, kind: &str, body: &Value) -> Result<Value> {
+        let path = format!("/v1/{kind}");
+        let made = self.rest.json(Method::POST, &path, body).await?;
+        if made.status == StatusCode::CONFLICT {
+            let name = body["name"].as_str().context("a name")?;
+            return self.rest.put(&format!("{path}/{name}"), body).await;
+        }
+        made.ok()
     }
 
     /// Changes an application; gives it with its version.
@@ -213,7 +231,7 @@ impl Node {
 /// What a server answers.
 pub(crate) async fn page_at(server: &str, path: &str) -> Result<String> {
     let rest = Rest::new(server, None);
-    let answer = rest.send(http::Method::GET, path, &[], bytes::Bytes::new());
+    let answer = rest.send(Method::GET, path, &[], bytes::Bytes::new());
     let answer = answer.await?;
     ensure!(answer.status.is_success(), "{}", answer.status);
     Ok(String::from_utf8_lossy(&answer.bytes).into_owned())
