@@ -3,8 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use baetyl_model::jiff::Timestamp;
 use baetyl_tests::rest::Rest;
+use baetyl_tests::wait::until;
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 
 use super::VERSION;
 use crate::cluster::{Cluster, Objects};
@@ -58,8 +61,14 @@ impl Cloud {
         let address = self.address_of("baetyl-cloud").await?;
         self.all.apply(&self.manifests(&address)).await?;
         self.objects.wait_for_deployment("baetyl-cloud").await?;
-        // Whoever runs the tests once more on the same cluster cannot have the token of before.
-        let name = format!("e2e-{}", std::process::id());
+        // A Service may answer later than its Pods are ready.
+        let activation = format!("{address}:9003");
+        until("the cloud takes connections of nodes", || async {
+            Ok(TcpStream::connect(&activation).await?)
+        })
+        .await?;
+        // Nobody can have a token of before: not who runs the tests once more, nor who tries it once more.
+        let name = format!("e2e-{}", Timestamp::now().as_microsecond());
         let program = "/usr/bin/baetyl-cloud";
         let create = [program, "token", "create", &name, "--role", "admin"];
         let token = self.objects.exec("deploy/baetyl-cloud", &create).await?;

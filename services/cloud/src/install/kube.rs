@@ -244,10 +244,10 @@ fn fetching(authority: &str, url: &str) -> String {
         &format!("printf \"%s\\n\"{lines} >$d/ca.pem; u={url}{SCRIPT_PATH};"),
         "if command -v curl >/dev/null; then",
         "printf \"header = \\\"authorization: Bearer %s\\\"\\n\" $BAETYL_INIT__TOKEN |",
-        "curl -fsS --proto =https --cacert $d/ca.pem --capath $d/none -K - -o $d/install.sh \"$u\";",
+        "curl -fsS --proto =https --retry 4 --retry-connrefused --cacert $d/ca.pem --capath $d/none -K - -o $d/install.sh \"$u\";",
         "elif wget --help 2>&1 | grep -q -e --ca-directory; then",
         "printf \"header = Authorization: Bearer %s\\n\" $BAETYL_INIT__TOKEN >$d/rc;",
-        "WGETRC=$d/rc wget -nv --no-hsts --ca-certificate=$d/ca.pem --ca-directory=$d/none -O $d/install.sh \"$u\";",
+        "WGETRC=$d/rc wget -nv --no-hsts --tries=5 --retry-connrefused --ca-certificate=$d/ca.pem --ca-directory=$d/none -O $d/install.sh \"$u\";",
         "else echo \"curl, or a wget that checks certificates, is needed\" >&2; exit 1; fi;",
         &format!("sh $d/install.sh --cloud {url} --ca $d/ca.pem \"$@\""),
     ]

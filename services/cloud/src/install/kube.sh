@@ -113,12 +113,12 @@ fetch() {
     rm -f "$2"
     if command -v curl >/dev/null 2>&1; then
         code=$(printf 'header = "authorization: Bearer %s"\n' "$token" |
-            curl -sS --proto '=https' --connect-timeout 20 --max-time 120 --cacert "$ca" --capath "$work/none" \
-                -K - -o "$2" -w '%{http_code}' "$cloud$1" 2>"$work/error") || return 1
+            curl -sS --proto '=https' --connect-timeout 20 --max-time 120 --retry 4 --retry-connrefused \
+                --cacert "$ca" --capath "$work/none" -K - -o "$2" -w '%{http_code}' "$cloud$1" 2>"$work/error") || return 1
         [ "$code" = 200 ] && return 0
     elif wget --help 2>&1 | grep -q -e --ca-directory; then
         printf 'header = Authorization: Bearer %s\n' "$token" >"$work/wgetrc"
-        WGETRC=$work/wgetrc wget -nv --no-hsts --timeout=20 --tries=2 --content-on-error --ca-certificate="$ca" \
+        WGETRC=$work/wgetrc wget -nv --no-hsts --timeout=20 --tries=5 --retry-connrefused --content-on-error --ca-certificate="$ca" \
             --ca-directory="$work/none" -O "$2" "$cloud$1" 2>"$work/error" && return 0
     else
         say "neither curl nor a wget that checks certificates is installed" >"$work/error"
