@@ -129,3 +129,19 @@ async fn references_may_be_in_the_same_file_in_any_order_or_in_the_cloud() -> Re
     ensure!(shown["name"] == "web", "{shown}");
     Ok(())
 }
+
+#[test]
+fn a_reader_that_goes_away_is_no_fault() -> Result<()> {
+    // Nobody reads from this pipe.
+    let (reader, writer) = std::io::pipe()?;
+    drop(reader);
+    let output = Command::new(program("baetylctl")?)
+        .args(["completion", "bash"])
+        .stdout(writer)
+        .stderr(std::process::Stdio::piped())
+        .spawn()?
+        .wait_with_output()?;
+    let told = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success() && told.is_empty(), "{told}");
+    Ok(())
+}

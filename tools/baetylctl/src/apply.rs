@@ -134,9 +134,9 @@ async fn write(client: &Client, step: &Step, format: Format) -> Result<()> {
     };
     let answer = answer.with_context(|| document.to_string())?;
     match format {
-        Format::Table | Format::Wide => println!("{document} {done}"),
+        Format::Table | Format::Wide => say!("{document} {done}"),
         Format::Json | Format::Yaml => {
-            print!("{}", output::render(document.kind, &answer, format)?);
+            write_out!("{}", output::render(document.kind, &answer, format)?);
         }
     }
     Ok(())
@@ -149,7 +149,7 @@ async fn write(client: &Client, step: &Step, format: Format) -> Result<()> {
 pub(crate) async fn delete(client: &Client, files: &[String]) -> Result<()> {
     for document in document::read(files)?.iter().rev() {
         client.delete(&document.kind.path(&document.name)).await?;
-        println!("{document} deleted");
+        say!("{document} deleted");
     }
     Ok(())
 }
@@ -171,7 +171,7 @@ async fn remove_others(client: &Client, steps: &[Step], selector: &str) -> Resul
             let name = item["name"].as_str().unwrap_or_default();
             if !kept.contains(&(kind, name)) {
                 client.delete(&kind.path(name)).await?;
-                println!("{kind}/{name} pruned");
+                say!("{kind}/{name} pruned");
             }
         }
     }

@@ -74,7 +74,7 @@ pub(crate) async fn write(client: &Client, args: &BundleArgs) -> Result<()> {
         .context("the cloud answered without the parts of a bundle")?;
     check_images(&parts.manifests, &args.images)?;
     pack(&args.name, &parts, &args.images, &args.output)?;
-    println!(
+    say!(
         "{} written; its token is good until {}",
         args.output.display(),
         parts.expires

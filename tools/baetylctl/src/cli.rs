@@ -130,12 +130,9 @@ pub(crate) async fn run() -> Result<()> {
     let cli = Cli::parse();
     match cli.verb {
         Verb::Completion { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut Cli::command(),
-                "baetylctl",
-                &mut std::io::stdout(),
-            );
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "baetylctl", &mut script);
+            write_out!("{}", String::from_utf8_lossy(&script));
             Ok(())
         }
         Verb::Context { verb } => run_context(verb),
@@ -171,7 +168,7 @@ fn run_context(verb: ContextVerb) -> Result<()> {
         ContextVerb::List => {
             for (name, target) in contexts.iter() {
                 let star = if contexts.is_current(name) { "*" } else { " " };
-                println!("{star} {name}\t{}", target.server);
+                say!("{star} {name}\t{}", target.server);
             }
             return Ok(());
         }
@@ -210,7 +207,7 @@ async fn run_remote(verb: Verb, client: &Client) -> Result<()> {
             files,
         } if files.is_empty() => {
             client.delete(&kind.path(&name)).await?;
-            println!("{kind}/{name} deleted");
+            say!("{kind}/{name} deleted");
             Ok(())
         }
         Verb::Delete {
@@ -246,7 +243,7 @@ async fn get(
     loop {
         let text = output::render(kind, &client.get(&path).await?, format)?;
         if text != last {
-            print!("{text}");
+            write_out!("{text}");
             last = text;
         }
         if !watch {
@@ -262,17 +259,17 @@ async fn get(
 async fn describe(client: &Client, kind: Kind, name: &str, format: Format) -> Result<()> {
     let body = client.get(&kind.path(name)).await?;
     if matches!(format, Format::Json | Format::Yaml) {
-        print!("{}", output::render(kind, &body, format)?);
+        write_out!("{}", output::render(kind, &body, format)?);
         return Ok(());
     }
-    print!("{}", output::describe(kind, &body)?);
+    write_out!("{}", output::describe(kind, &body)?);
     for (title, path) in kind.related(name) {
         let Ok(related) = client.get(&path).await else {
             continue;
         };
         let text = output::related(&related);
         if !text.is_empty() {
-            println!("{title}:\n{text}");
+            say!("{title}:\n{text}");
         }
     }
     Ok(())

@@ -1,9 +1,21 @@
 //! Command line of the cloud management suite: `baetylctl help`.
 #![allow(
-    clippy::print_stdout,
     clippy::print_stderr,
     reason = "a command line program talks to its user"
 )]
+
+/// Writes to standard output; see [`out::write`].
+macro_rules! write_out {
+    ($($arg:tt)*) => { $crate::out::write(format_args!($($arg)*)) };
+}
+
+/// Writes a line to standard output.
+macro_rules! say {
+    ($($arg:tt)*) => {{
+        $crate::out::write(format_args!($($arg)*));
+        $crate::out::write(format_args!("\n"));
+    }};
+}
 
 mod apply;
 mod bundle;
@@ -14,6 +26,7 @@ mod document;
 mod invoke;
 mod kubectl;
 mod node;
+mod out;
 mod output;
 mod resources;
 mod uninstall;

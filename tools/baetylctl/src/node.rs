@@ -115,7 +115,7 @@ pub(crate) async fn run(client: &Client, verb: NodeVerb) -> Result<()> {
             let command = answer["cmd"]
                 .as_str()
                 .context("the cloud answered without a command")?;
-            println!("{command}");
+            say!("{command}");
             Ok(())
         }
         NodeVerb::Core {
@@ -185,7 +185,7 @@ async fn show_core(client: &Client, name: &str) -> Result<()> {
         ("registry", text(&configs["registry"])),
         ("possible", versions.join(", ")),
     ] {
-        println!("{title:<9} {}", if value.is_empty() { "-" } else { &value });
+        say!("{title:<9} {}", if value.is_empty() { "-" } else { &value });
     }
     Ok(())
 }
@@ -203,7 +203,7 @@ async fn set_property(client: &Client, name: &str, change: &str) -> Result<()> {
     }
     let body = json!({ "state": { "desire": wishes } });
     client.put(&path, &body, None).await?;
-    println!("node/{name} property set");
+    say!("node/{name} property set");
     Ok(())
 }
 

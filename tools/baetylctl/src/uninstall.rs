@@ -68,12 +68,12 @@ impl UninstallArgs {
         }
         let left = self.remove(&cluster, &machines)?;
         for what in &left {
-            println!("stays: {what}");
+            say!("stays: {what}");
         }
-        println!("node {} is removed from the cluster", self.name);
+        say!("node {} is removed from the cluster", self.name);
         if let (Some(client), true) = (client, self.delete_node) {
             client.delete(&Kind::Node.path(&self.name)).await?;
-            println!("node/{} deleted", self.name);
+            say!("node/{} deleted", self.name);
         }
         Ok(())
     }
@@ -100,22 +100,22 @@ impl UninstallArgs {
     }
 
     fn confirm(&self, cluster: &Kubectl, machines: &[String]) -> Result<bool> {
-        println!("This removes from the cluster:");
-        println!("  the namespaces {SYSTEM} and {USERS} with all applications in them");
+        say!("This removes from the cluster:");
+        say!("  the namespaces {SYSTEM} and {USERS} with all applications in them");
         let names = "jsonpath={range .items[*]}{.metadata.labels.baetyl-app-name}{\"\\n\"}{end}";
         let workloads = "deployments,statefulsets,daemonsets,jobs,cronjobs";
         let mut apps = cluster.lines(&["get", workloads, "-A", "-l", MANAGED, "-o", names])?;
         apps.sort();
         apps.dedup();
-        println!("  the applications {}", listed(&apps));
-        println!("  cluster roles, volumes and classes labelled {PART}");
+        say!("  the applications {}", listed(&apps));
+        say!("  cluster roles, volumes and classes labelled {PART}");
         if !self.keep_data {
-            println!(
+            say!(
                 "  {DATA}, with the data of applications, on {}",
                 listed(machines)
             );
         }
-        print!("Write the name of the node to go on: ");
+        write_out!("Write the name of the node to go on: ");
         std::io::stdout().flush()?;
         let mut answer = String::new();
         std::io::stdin().lock().read_line(&mut answer)?;
@@ -130,7 +130,7 @@ impl UninstallArgs {
             purge.remember(cluster);
         }
         self.delete(cluster, &["namespace", SYSTEM])?;
-        println!("core services removed");
+        say!("core services removed");
         let kinds = cluster.lines(&[
             "api-resources",
             "--namespaced=true",
@@ -139,7 +139,7 @@ impl UninstallArgs {
             "name",
         ])?;
         self.delete(cluster, &[&kinds.join(","), "-A", "-l", MANAGED])?;
-        println!("applications removed");
+        say!("applications removed");
         match (purge, self.keep_data) {
             (_, true) => left.push(format!("{DATA} on {}, as you wished", listed(machines))),
             (None, false) => left.push(format!(
@@ -291,7 +291,7 @@ impl Purge {
         let mut args = wait.to_vec();
         args.push(made.trim());
         cluster.get(&args)?;
-        println!("{DATA} removed on {machine}");
+        say!("{DATA} removed on {machine}");
         Ok(())
     }
 }
