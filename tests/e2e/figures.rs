@@ -161,6 +161,7 @@ async fn changes(node: &Node) -> Result<()> {
         for (event, service, key) in HOPS {
             row.push(time_of(node, event, service, key, version).await?);
         }
+        row.push(stored_after(node, row[row.len() - 1]).await?);
         row.push(ready_at(node).await?);
         let since = |time: &Timestamp| time.duration_since(began).as_secs_f64();
         rows.push(row.iter().map(since).collect());
@@ -169,7 +170,8 @@ async fn changes(node: &Node) -> Result<()> {
         "\na change of an application whose image is there, {CHANGES} times: seconds since the request, median (most)"
     );
     let names = HOPS.map(|(event, ..)| event);
-    for (column, name) in names.into_iter().chain(["Pod is Ready"]).enumerate() {
+    let names = names.into_iter().chain(["report.stored", "Pod is Ready"]);
+    for (column, name) in names.enumerate() {
         let mut times: Vec<f64> = rows.iter().map(|row| row[column + 1]).collect();
         times.sort_by(f64::total_cmp);
         let (median, most) = (times[times.len() / 2], times[times.len() - 1]);
@@ -186,18 +188,40 @@ async fn time_of(
     key: &str,
     version: &str,
 ) -> Result<Timestamp> {
+    let is_it = |line: &str| match event {
+        "AppHealthy" => line.contains(&format!("version {version} runs well")),
+        _ => line.contains(event) && line.contains(&format!("{key}={version}")),
+    };
+    let mut times = times_in_log(node, service, is_it).await?.into_iter();
+    let first = times.next();
+    first.with_context(|| format!("{service} tells no {event} of {version}"))
+}
+
+/// When the cloud stored the first report that was made after `healthy`.
+async fn stored_after(node: &Node, healthy: Timestamp) -> Result<Timestamp> {
+    let (stored, _) = until_within(PATIENCE, "the cloud stores a report", || async {
+        let is_it = |line: &str| line.contains("event=\"report.stored\"");
+        let times = times_in_log(node, "baetyl-cloud", is_it).await?;
+        let stored = times.into_iter().find(|time| *time >= healthy);
+        stored.context("none yet")
+    })
+    .await?;
+    Ok(stored)
+}
+
+/// Times of lines in the newest part of a service's log.
+async fn times_in_log(
+    node: &Node,
+    service: &str,
+    is_it: impl Fn(&str) -> bool,
+) -> Result<Vec<Timestamp>> {
     let (namespace, name) = service.split_once('/').unwrap_or((service, service));
     let target = format!("deploy/{name}");
     let args = ["-n", namespace, "logs", &target, "--since=60s"];
     let log = node.cluster.kubectl().run(&args).await?;
-    let is_it = |line: &&str| match event {
-        "AppHealthy" => line.contains(&format!("version {version} runs well")),
-        _ => line.contains(event) && line.contains(&format!("{key}={version}")),
-    };
-    let line = log.lines().find(is_it);
-    let line = line.with_context(|| format!("{name} tells no {event} of {version}"))?;
-    let time = line.split_whitespace().next().unwrap_or_default();
-    Ok(time.parse()?)
+    let lines = log.lines().filter(|line| is_it(line));
+    let times = lines.filter_map(|line| line.split_whitespace().next()?.parse().ok());
+    Ok(times.collect())
 }
 
 /// When the only Pod became Ready, to the second.
