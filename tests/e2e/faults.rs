@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use baetyl_tests::wait::until_within;
 use serde_json::{Value, json};
 
-use crate::node::{CORE, IDLE, NODE, Node, PATIENCE, SYSTEM, busybox, web};
+use crate::node::{CORE, IDLE, NODE, Node, PATIENCE, SYSTEM, USERS, busybox, web};
 use crate::volumes::{object, upload, with_volumes};
 
 /// How long the API server hangs.
@@ -195,18 +195,104 @@ async fn what_others_change_is_put_right_and_what_is_not_ours_is_left_alone() ->
     node.rest.delete("/v1/apps/taken").await?;
     node.users().delete("service", "taken").await?;
 
-    // Somebody deletes ours.
-    let app = node.run(&web(&node, "missed", "missed")).await?;
-    node.users().delete("deployment", "missed").await?;
-    until_within(PATIENCE, "the Deployment is made again", || async {
+    // Somebody deletes ours, one after the other.
+    let config = baetyl_tests::apps::config("missed", &[("greeting", "hello")]);
+    node.rest.post("/v1/configs", &config).await?;
+    let mut web = web(&node, "missed", "missed");
+    web["volumes"] = json!([{"name": "conf", "config": {"name": "missed"}}]);
+    web["services"][0]["volumeMounts"] = json!([{"name": "conf", "mountPath": "/conf"}]);
+    let app = node.run(&web).await?;
+    let content = content_of(&node, "missed-").await?;
+    for (kind, name) in [
+        ("deployment", "missed"),
+        ("service", "missed"),
+        ("configmap", content.as_str()),
+        ("secret", "baetyl-id-missed"),
+    ] {
+        is_put_back(&node, kind, name).await?;
+    }
+    until_within(PATIENCE, "the Deployment is ready", || async {
         let made: Value = node.users().get("deployment", "missed").await?;
-        ensure!(made["metadata"]["deletionTimestamp"].is_null());
         ensure!(made["status"]["readyReplicas"] == 1);
         Ok(())
     })
     .await?;
+    // Somebody takes a field away.
+    let patch = r#"[{"op": "remove", "path": "/spec/selector"}]"#;
+    let args = [
+        "-n",
+        USERS,
+        "patch",
+        "service",
+        "missed",
+        "--type=json",
+        "-p",
+        patch,
+    ];
+    node.cluster.kubectl().run(&args).await?;
+    until_within(PATIENCE, "the field is applied again", || async {
+        let made: Value = node.users().get("service", "missed").await?;
+        ensure!(
+            made["spec"]["selector"] == json!({"baetyl-app-name": "missed"}),
+            "{made}"
+        );
+        Ok(())
+    })
+    .await?;
     node.until_running(&app).await?;
-    node.delete("missed").await
+    node.until_page("missed", "missed").await?;
+    node.delete("missed").await?;
+
+    // The same of what an author wrote.
+    let map =
+        "---\n{apiVersion: v1, kind: ConfigMap, metadata: {name: missed-map}, data: {a: b}}\n";
+    let all = format!(
+        "{}{map}",
+        crate::yaml::deployment(&node, "missed-yaml", "mine")
+    );
+    let app = crate::yaml::apply(&node, "missed-app", &all).await?;
+    node.until_running(&app).await?;
+    for (kind, name) in [
+        ("configmap", "missed-map"),
+        ("deployment", "missed-yaml"),
+        ("service", "missed-yaml"),
+    ] {
+        is_put_back(&node, kind, name).await?;
+    }
+    node.until_running(&app).await?;
+    node.until_page("missed-yaml", "mine").await?;
+    node.delete("missed-app").await
+}
+
+/// Name of the ConfigMap a configuration has become.
+async fn content_of(node: &Node, prefix: &str) -> Result<String> {
+    let all = node.users().names("configmaps", "baetyl.io/digest").await?;
+    let found = all.iter().find_map(|name| {
+        let name = name.rsplit('/').next()?;
+        name.starts_with(prefix).then(|| name.to_owned())
+    });
+    found.with_context(|| format!("no ConfigMap {prefix}* among {all:?}"))
+}
+
+/// Deletes an object and waits until there is another one of its name.
+async fn is_put_back(node: &Node, kind: &str, name: &str) -> Result<()> {
+    let objects = node.users();
+    let before: Value = objects.get(kind, name).await?;
+    let began = std::time::Instant::now();
+    objects.delete(kind, name).await?;
+    until_within(
+        PATIENCE,
+        &format!("{kind} {name} is made again"),
+        || async {
+            let made: Value = node.users().get(kind, name).await?;
+            ensure!(made["metadata"]["uid"] != before["metadata"]["uid"]);
+            ensure!(made["metadata"]["deletionTimestamp"].is_null());
+            Ok(())
+        },
+    )
+    .await?;
+    eprintln!("{kind} {name} was put back in {:.1?}", began.elapsed());
+    Ok(())
 }
 
 #[tokio::test]

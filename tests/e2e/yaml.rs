@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::node::{Node, SELECTOR, USERS};
 
 /// A YAML application with these documents.
-async fn apply(node: &Node, name: &str, documents: &str) -> Result<Value> {
+pub(crate) async fn apply(node: &Node, name: &str, documents: &str) -> Result<Value> {
     let config = format!("{name}-yaml");
     let body = baetyl_tests::apps::config(&config, &[("all.yaml", documents)]);
     node.make("configs", &body).await?;
@@ -22,7 +22,7 @@ async fn apply(node: &Node, name: &str, documents: &str) -> Result<Value> {
     node.rest.get(&format!("/v1/apps/{name}")).await
 }
 
-fn deployment(node: &Node, name: &str, words: &str) -> String {
+pub(crate) fn deployment(node: &Node, name: &str, words: &str) -> String {
     format!(
         "
 apiVersion: apps/v1

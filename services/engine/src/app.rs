@@ -29,6 +29,7 @@ use crate::stage::{self, Staged, Staging};
 use crate::store::{AppRecord, StoredRelease};
 
 mod durable;
+mod restoring;
 mod running;
 mod settled;
 #[cfg(test)]
@@ -127,6 +128,7 @@ pub(crate) struct App<P: Ports> {
     trouble: String,
     retry: Option<(Instant, Retry)>,
     backoff: Backoff,
+    restoring: restoring::Restoring,
     adoption: Option<AdoptionGuard>,
     /// What it ran before the start was taken up again, or nobody has to wait for that.
     taken_up: bool,
@@ -139,6 +141,8 @@ enum Retry {
     Save,
     /// Running the running version.
     Run,
+    /// Putting back what others took of the running version.
+    Restore,
     /// Removing.
     Remove,
     /// Clearing other versions away.
@@ -185,6 +189,7 @@ impl<P: Ports> App<P> {
             retry: None,
             // A disk that is full or a port range that is used up does not change within moments.
             backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(60)),
+            restoring: restoring::Restoring::new(),
             adoption,
             taken_up: false,
         }
@@ -371,6 +376,7 @@ impl<P: Ports> App<P> {
             match retry {
                 Retry::Save => self.commit().await,
                 Retry::Run => self.run_again().await,
+                Retry::Restore => self.restore().await,
                 Retry::Remove => self.begin_removal().await,
                 Retry::Clear => self.begin_clearing().await,
             }

@@ -110,7 +110,9 @@ impl Kube {
             return Ok(());
         };
         // Also when only the version in its labels is another: what belongs to the one before is removed.
-        let labels = names::labels(key.app.as_str(), key.version.as_str());
+        let mut labels = names::labels(key.app.as_str(), key.version.as_str());
+        let chart = workload.rendered.helm_namespace();
+        labels.extend(chart.map(|chart| (names::HELM_NAMESPACE.to_owned(), chart.to_owned())));
         self.runtime
             .put_secret(namespace, &name, &data, &labels)
             .await

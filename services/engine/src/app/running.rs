@@ -320,20 +320,6 @@ impl<P: Ports> App<P> {
         }
     }
 
-    /// Whether a running version of which nothing is there any more is put back: others have their hands in a cluster, too.
-    /// A job that is gone has done its work.
-    fn restores(&self, shape: &Shape) -> bool {
-        let settled = matches!(
-            self.record.update.state(),
-            State::Healthy | State::RolledBack
-        );
-        P::Runtime::IN_PLACE
-            && settled
-            && self.acting.is_none()
-            && self.retry.is_none()
-            && !shape.is_job()
-    }
-
     /// Tells the update how the running version does.
     pub(super) async fn look(&mut self) {
         self.observed.mark_unchanged();
@@ -348,21 +334,10 @@ impl<P: Ports> App<P> {
         if self.started.as_ref() != Some(&release) || self.record.removing {
             return;
         }
-        let (Some(stored), Some(shape)) = (
-            self.record.release(&release),
-            self.shapes.get(&release.version),
-        ) else {
+        let Some(shape) = self.shapes.get(&release.version) else {
             return;
         };
-        let keys = instances::workloads(
-            &self.ctx.runtime,
-            &stored.desired.app.name,
-            stored.desired.system,
-            &release.version,
-            shape,
-        );
-        let is_gone = keys.iter().any(|key| !observed.workloads.contains_key(key));
-        let put_back = is_gone && self.restores(shape);
+        let (keys, is_job) = (self.keys_of_running(), shape.is_job());
         let (mut exits, before) = (0, std::mem::take(&mut self.exits));
         for seen in keys.iter().flat_map(|key| observed.of(key)) {
             exits += u64::from(seen.status.restarts);
@@ -370,8 +345,9 @@ impl<P: Ports> App<P> {
         self.ctx.meters.restarts.add(exits.saturating_sub(before));
         self.exits = exits;
         let health = instances::health(shape, &observed, &keys, &self.before);
-        if put_back {
-            self.try_again(Retry::Run, "somebody took it away");
+        if !is_job {
+            // A job that is gone has done its work.
+            self.miss(&observed, &keys);
         }
         if exits > before && health == Health::Ready {
             // It ended and runs again since the last look: what counts is how long it runs now.

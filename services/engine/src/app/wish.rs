@@ -135,8 +135,8 @@ impl<P: Ports> App<P> {
         }
     }
 
-    /// Instances of the running version that the runtime has.
-    pub(super) fn running_workloads(&self) -> Vec<WorkloadKey> {
+    /// Workloads of the running version.
+    pub(super) fn keys_of_running(&self) -> Vec<WorkloadKey> {
         let Some(release) = self.record.update.running() else {
             return Vec::new();
         };
@@ -146,14 +146,19 @@ impl<P: Ports> App<P> {
         ) else {
             return Vec::new();
         };
-        let observed = self.ctx.runtime.observed();
-        let mut keys = crate::instances::workloads(
+        crate::instances::workloads(
             &self.ctx.runtime,
             &stored.desired.app.name,
             stored.desired.system,
             &release.version,
             shape,
-        );
+        )
+    }
+
+    /// Those of them that the runtime has.
+    pub(super) fn running_workloads(&self) -> Vec<WorkloadKey> {
+        let observed = self.ctx.runtime.observed();
+        let mut keys = self.keys_of_running();
         keys.retain(|key| observed.workloads.contains_key(key));
         keys
     }

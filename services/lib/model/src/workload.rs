@@ -69,6 +69,8 @@ pub struct Workload {
     pub state: WorkloadState,
     /// Why, when that is not plain; a sentence.
     pub message: String,
+    /// What somebody else took away of what it is made of, a sentence; empty: nothing.
+    pub taken: String,
     /// How many instances there shall be, where the runtime knows better than the application: one for each machine, or
     /// what an autoscaler says.
     pub wanted: Option<u32>,

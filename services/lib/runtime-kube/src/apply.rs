@@ -12,11 +12,12 @@ use tokio::time::{Duration, Instant, sleep};
 use crate::client::{Call, Resource};
 use crate::error::{ApiError, ErrorKind, KubeError};
 use crate::inventory;
+use crate::ledger::{Applied, Held};
 use crate::names;
 use crate::object::Object;
 use crate::render::{Rendered, Workload};
 use crate::runtime::Cluster;
-use crate::seen::{APPLIED, Bare, Meta, Record};
+use crate::seen::{APPLIED, Bare, Fields, Meta, Record};
 
 mod conflict;
 mod fields;
@@ -32,21 +33,39 @@ const LOOK: Duration = Duration::from_millis(500);
 /// How long Kubernetes may take to know a kind that was just defined.
 const DEFINED: Duration = Duration::from_secs(10);
 
+/// How an object is applied.
+#[derive(Clone, Copy, Default)]
+struct How<'a> {
+    /// Fields that somebody else has set stay as they are unless a new version changes them.
+    preserve: bool,
+    /// What was applied before: what others took of it since then is applied again.
+    known: Option<&'a Held>,
+    /// Whose rights it is done with; None: ours.
+    user: Option<&'a str>,
+}
+
 impl Cluster {
     /// Applies all objects of a version.
     pub(crate) async fn apply(&self, rendered: &Rendered) -> Result<(), KubeError> {
         if rendered.kind == Workload::Objects {
             return self.apply_authored(rendered).await;
         }
+        let known = self.shared.applying(&rendered.key);
         self.drop_scaler(rendered).await?;
         if rendered.exclusive {
             self.drop_other_kinds(rendered).await?;
         }
+        let how = How {
+            preserve: rendered.preserve,
+            known: Some(&known),
+            user: None,
+        };
+        let mut held = Held::new();
         for object in &rendered.objects {
-            self.put_preserving(object, rendered.preserve, None)
-                .await
-                .map_err(|error| error.about(object))?;
+            let put = self.put_as(object, how).await;
+            held.extend([put.map_err(|error| error.about(object))?]);
         }
+        self.shared.applied(&rendered.key, held);
         Ok(())
     }
 
@@ -88,25 +107,34 @@ impl Cluster {
         self.put(&record, None)
             .await
             .map_err(|error| error.about(&record))?;
+        let known = self.shared.applying(key);
         let user = applier(key);
+        let how = How {
+            preserve: rendered.preserve,
+            known: Some(&known),
+            user: Some(&user),
+        };
         let defines = rendered
             .objects
             .iter()
             .any(|object| object.kind == "CustomResourceDefinition");
-        let mut errors = Vec::new();
+        let (mut errors, mut held) = (Vec::new(), Held::new());
         for object in &rendered.objects {
-            let put = || self.put_preserving(object, rendered.preserve, Some(&user));
+            let put = || self.put_as(object, how);
             let mut result = put().await;
             let end = Instant::now() + DEFINED;
             while defines && is_undefined(&result) && Instant::now() < end {
                 sleep(LOOK).await;
                 result = put().await;
             }
-            if let Err(error) = result {
-                errors.push(error.about(format!("{} {}", object.kind, object.name)));
+            match result {
+                Ok(put) => held.extend([put]),
+                Err(error) => errors.push(error.about(format!("{} {}", object.kind, object.name))),
             }
         }
-        joined(errors)
+        joined(errors)?;
+        self.shared.applied(key, held);
+        Ok(())
     }
 
     /// What a YAML application consists of, by version.
@@ -122,52 +150,71 @@ impl Cluster {
 
     /// Makes an object what it shall be.
     pub(crate) async fn put(&self, object: &Object, user: Option<&str>) -> Result<(), KubeError> {
-        self.put_preserving(object, false, user).await
+        let how = How {
+            user,
+            ..How::default()
+        };
+        self.put_as(object, how).await.map(drop)
     }
 
-    /// The same; with `preserve`, fields that somebody else has set stay as they are unless a new version changes them.
-    async fn put_preserving(
-        &self,
-        object: &Object,
-        preserve: bool,
-        user: Option<&str>,
-    ) -> Result<(), KubeError> {
+    /// The same; its path, and what it is now.
+    async fn put_as(&self, object: &Object, how: How<'_>) -> Result<(String, Applied), KubeError> {
         let resource = self.api.resource(&object.api_version, &object.kind).await?;
         let path = resource.one(&object.namespace, &object.name);
         let digest = digest(&object.body);
-        let live = self.settled(&path, user).await?;
+        let before = how.known.and_then(|known| known.get(&path));
+        let before = before.filter(|before| before.digest == digest);
+        let fields = self.put_at(&path, object, &digest, before, how).await?;
+        let applied = Applied::new(object, digest, fields, how.user.is_some());
+        Ok((path, applied))
+    }
+
+    async fn put_at(
+        &self,
+        path: &str,
+        object: &Object,
+        digest: &str,
+        before: Option<&Applied>,
+        how: How<'_>,
+    ) -> Result<Fields, KubeError> {
+        let How { preserve, user, .. } = how;
+        let live = self.settled(path, user).await?;
         if let Some(live) = &live {
             if is_content(object) {
                 return same_content(object, live);
             }
             check_ours(object, live)?;
-            if live.annotations.applied.as_deref() == Some(digest.as_str()) {
-                return Ok(());
+            let taken = before.is_some_and(|before| live.managed_fields.differ_from(before.fields));
+            if live.annotations.applied.as_deref() == Some(digest) && !taken {
+                return Ok(live.managed_fields);
             }
             if object.kind == "Job" {
                 // Its template stays what it is as long as it lives.
-                self.delete_and_wait(&path, live, user).await?;
+                self.delete_and_wait(path, live, user).await?;
             }
+        } else if let Some(before) = before.filter(|_| object.kind == "Job" && user.is_some()) {
+            // It has done its work, and is made again with a new version only.
+            return Ok(before.fields);
         }
         let mut body = object.body.clone();
-        annotated(&mut body, APPLIED, &digest);
+        annotated(&mut body, APPLIED, digest);
         if let Some(wanted) = conflict::wanted(object).filter(|_| preserve) {
             annotated(&mut body, conflict::WANTED, &wanted);
         }
         if live.is_some() && user.is_none() {
-            self.keep_replicas(object, &path, &mut body).await?;
+            self.keep_replicas(object, path, &mut body).await?;
         }
         let sent = Bytes::from(body.to_string());
-        match (self.patch(&path, sent.clone(), user).await, &live) {
+        match (self.patch(path, sent.clone(), user).await, &live) {
             (Err(ApiError::Status(status)), Some(live))
                 if status.is_immutable() && is_replaceable(&object.kind) =>
             {
                 tracing::info!(%object, reason = %status, "replaced, because it cannot be changed");
-                self.delete_and_wait(&path, live, user).await?;
-                Ok(self.patch(&path, sent, user).await?)
+                self.delete_and_wait(path, live, user).await?;
+                Ok(self.patch(path, sent, user).await?)
             }
             (Err(ApiError::Status(status)), Some(_)) if status.is_field_conflict() => {
-                self.settle(object, &path, body, status, preserve, user)
+                self.settle(object, path, body, status, preserve, user)
                     .await
             }
             (result, _) => Ok(result?),
@@ -178,10 +225,9 @@ impl Cluster {
     async fn settled(&self, path: &str, user: Option<&str>) -> Result<Option<Meta>, KubeError> {
         let end = Instant::now() + self.config.times.gone;
         loop {
-            let live: Option<Bare> = self.api.find(Call::get(path).metadata().user(user)).await?;
-            match live {
-                Some(live) if live.metadata.is_ending() => {}
-                live => return Ok(live.map(|live| live.metadata)),
+            match self.api.meta(path, user).await? {
+                Some(live) if live.is_ending() => {}
+                live => return Ok(live),
             }
             if Instant::now() >= end {
                 return Err(still_there());
@@ -190,30 +236,31 @@ impl Cluster {
         }
     }
 
-    /// Sends a server-side apply.
+    /// Sends a server-side apply; what is ours then.
     pub(crate) async fn patch(
         &self,
         path: &str,
         body: Bytes,
         user: Option<&str>,
-    ) -> Result<(), ApiError> {
+    ) -> Result<Fields, ApiError> {
         self.patch_with(path, body, user, false).await
     }
 
-    async fn patch_with(
+    pub(crate) async fn patch_with(
         &self,
         path: &str,
         body: Bytes,
         user: Option<&str>,
         force: bool,
-    ) -> Result<(), ApiError> {
+    ) -> Result<Fields, ApiError> {
         let manager = crate::client::encode(&self.config.field_manager);
         let path = format!("{path}?fieldManager={manager}&force={force}");
         let call = Call::new(Method::PATCH, path)
             .metadata()
             .body(APPLY, body)
             .user(user);
-        self.api.bytes(call).await.map(drop)
+        let applied: Bare = self.api.call(call).await?;
+        Ok(applied.metadata.managed_fields)
     }
 
     /// Deletes an object and everything it made, and waits until they are gone.
@@ -236,8 +283,8 @@ impl Cluster {
         self.api.find::<serde::de::IgnoredAny>(call).await?;
         let end = Instant::now() + self.config.times.gone;
         loop {
-            let left: Option<Bare> = self.api.find(Call::get(path).metadata().user(user)).await?;
-            if left.is_none_or(|left| left.metadata.uid != live.uid) {
+            let left = self.api.meta(path, user).await?;
+            if left.is_none_or(|left| left.uid != live.uid) {
                 return Ok(());
             }
             if Instant::now() >= end {
@@ -257,14 +304,15 @@ fn still_there() -> KubeError {
 
 /// Whose rights what an author wrote is applied with.
 pub(crate) fn applier(key: &WorkloadKey) -> String {
-    format!(
-        "system:serviceaccount:{}:{}",
-        key.namespace,
-        names::APPLY_ACCOUNT
-    )
+    applier_in(key.namespace.as_str())
 }
 
-fn is_undefined(result: &Result<(), KubeError>) -> bool {
+/// The same for a namespace of ours.
+pub(crate) fn applier_in(namespace: &str) -> String {
+    format!("system:serviceaccount:{namespace}:{}", names::APPLY_ACCOUNT)
+}
+
+fn is_undefined<T>(result: &Result<T, KubeError>) -> bool {
     result
         .as_ref()
         .is_err_and(|error| error.message.contains("no matches for kind"))
@@ -302,9 +350,9 @@ fn is_content(object: &Object) -> bool {
 }
 
 /// Content is called by its digest: what is there already is it.
-fn same_content(object: &Object, live: &Meta) -> Result<(), KubeError> {
+fn same_content(object: &Object, live: &Meta) -> Result<Fields, KubeError> {
     if live.is_managed() && live.labels.digest.as_deref() == label(object, names::DIGEST) {
-        return Ok(());
+        return Ok(live.managed_fields);
     }
     Err(not_ours(live))
 }

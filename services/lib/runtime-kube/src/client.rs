@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::config::{KubeConfig, OpenError, Times};
 use crate::error::{ApiError, Details, Status};
+use crate::seen::{Bare, Meta};
 
 mod access;
 mod discovery;
@@ -136,8 +137,12 @@ impl<'a> Call<'a> {
 
 impl Api {
     /// Finds the way to the API server; whether it answers is seen later.
-    pub(crate) fn open(config: &KubeConfig) -> Result<Self, OpenError> {
-        let network = Network::open(config)?;
+    pub(crate) async fn open(config: &KubeConfig) -> Result<Self, OpenError> {
+        let opened = config.clone();
+        // Certificates and tokens are files.
+        let network = tokio::task::spawn_blocking(move || Network::open(&opened)).await;
+        let network =
+            network.map_err(|_| OpenError::NoServiceAccount("the program is stopping"))??;
         Ok(Self::over(Arc::new(network), config.times))
     }
 
@@ -174,6 +179,16 @@ impl Api {
             Err(error) if error.code() == 404 => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Metadata of the object at a path, as somebody with rights of his own or we may see it; None: there is none.
+    pub(crate) async fn meta(
+        &self,
+        path: &str,
+        user: Option<&str>,
+    ) -> Result<Option<Meta>, ApiError> {
+        let found: Option<Bare> = self.find(Call::get(path).metadata().user(user)).await?;
+        Ok(found.map(|found| found.metadata))
     }
 
     /// Sends a request, again when the API server asks for that, and reads the whole answer.

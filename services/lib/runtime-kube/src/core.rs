@@ -35,10 +35,7 @@ impl CoreObjects {
     /// # Errors
     /// When there is no way: no service account, no usable kubeconfig.
     pub async fn open(config: KubeConfig) -> Result<Self, OpenError> {
-        let opened = config.clone();
-        let api = tokio::task::spawn_blocking(move || Api::open(&opened))
-            .await
-            .map_err(|_| OpenError::NoServiceAccount("the program is stopping"))??;
+        let api = Api::open(&config).await?;
         Ok(Self::over(api, config))
     }
 

@@ -6,11 +6,12 @@ use tokio::time::{Instant, timeout_at};
 use crate::apply::digest;
 use crate::client::{Call, Resource, causes};
 use crate::error::{ErrorKind, KubeError};
+use crate::names;
 use crate::object::Object;
 use crate::observe::{last_words, words};
 use crate::render::{self, Place};
 use crate::runtime::Cluster;
-use crate::seen::{Bare, Controller, holds};
+use crate::seen::{Controller, Meta, holds};
 use crate::world::What;
 
 impl Cluster {
@@ -21,12 +22,16 @@ impl Cluster {
         key: &WorkloadKey,
         place: &Place,
     ) -> Result<(), KubeError> {
+        self.shared.forget(key);
         let path = Resource::JOB.one(key.namespace.as_str(), key.app.as_str());
         let job: Option<Controller> = self.api.find(Call::get(&path)).await?;
-        let job = job.filter(|job| is_of(job, key));
+        let job = job.filter(|job| is_of(&job.metadata, key));
         let target = match job.as_ref().and_then(Controller::helm_target) {
             Some(target) => Some(target.to_owned()),
-            None => self.released_in(key)?,
+            None => match self.released_in(key)? {
+                Some(target) => Some(target),
+                None => self.was_put_into(key).await?,
+            },
         };
         let Some(target) = target else {
             return Ok(());
@@ -44,8 +49,8 @@ impl Cluster {
             deleted.map_err(about)?;
         }
         self.put(&object, None).await.map_err(about)?;
-        let live: Option<Bare> = self.api.find(Call::get(&path).metadata()).await?;
-        let uid = live.map(|live| live.metadata.uid).unwrap_or_default();
+        let live = self.api.meta(&path, None).await?;
+        let uid = live.map(|live| live.uid).unwrap_or_default();
         self.ended(&object, &uid).await.map_err(about)
     }
 
@@ -58,6 +63,17 @@ impl Cluster {
                 "it cannot be seen whether a chart is installed: the API server does not tell",
             )
         })
+    }
+
+    /// Where a version was put, as its own Secret has it: in a namespace of others nothing of it may be seen.
+    async fn was_put_into(&self, key: &WorkloadKey) -> Result<Option<String>, KubeError> {
+        let secret = names::identity(key.app.as_str());
+        let path = Resource::SECRET.one(key.namespace.as_str(), &secret);
+        let live = self.api.meta(&path, None).await?;
+        let live = live.filter(|live| is_of(live, key));
+        Ok(live
+            .and_then(|live| live.labels.helm_namespace)
+            .map(String::from))
     }
 
     /// Waits until a Job is seen to have ended; by its uid, because one that failed before was called the same.
@@ -100,9 +116,9 @@ impl Cluster {
     }
 }
 
-fn is_of(job: &Controller, key: &WorkloadKey) -> bool {
-    let labels = &job.metadata.labels;
-    job.metadata.is_managed()
+fn is_of(live: &Meta, key: &WorkloadKey) -> bool {
+    let labels = &live.labels;
+    live.is_managed()
         && labels.app.as_deref() == Some(key.app.as_str())
         && labels.version.as_deref() == Some(key.version.as_str())
 }

@@ -7,12 +7,14 @@
 //! (`seen.rs`, `world.rs`) and looked at as a whole after every change (`observe.rs`), purely.
 
 mod apply;
+mod ask;
 mod client;
 mod config;
 mod core;
 mod error;
 mod helm;
 mod inventory;
+mod ledger;
 mod logs;
 mod machines;
 pub mod names;

@@ -23,6 +23,8 @@ pub const APP_VERSION: &str = "baetyl-app-version";
 /// Label of the ConfigMap or Secret of one version of a configuration or secret: the first [`DIGEST_LABEL_DIGITS`] hex
 /// digits of its digest. These may belong to several applications and carry no label of any.
 pub const DIGEST: &str = "baetyl.io/digest";
+/// Label of the Secret of a Helm application: the namespace its chart is put into.
+pub const HELM_NAMESPACE: &str = "baetyl.io/helm-namespace";
 /// As many digits as fit into a label with room to spare; nobody makes two contents with equal ones.
 pub const DIGEST_LABEL_DIGITS: usize = 40;
 

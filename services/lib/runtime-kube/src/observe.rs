@@ -63,7 +63,7 @@ pub(crate) fn observe(
     let workloads = belongings
         .groups()
         .iter()
-        .map(|(key, group)| (key.clone(), looker.workload(group)))
+        .map(|(key, group)| (key.clone(), looker.workload(key, group)))
         .collect::<BTreeMap<WorkloadKey, Workload>>();
     let unknown = looker.unknown(server);
     let (again, refused) = (looker.again, looker.refused);
@@ -129,7 +129,7 @@ impl<'a> Looker<'a> {
         None
     }
 
-    fn workload(&mut self, group: &Group<'a>) -> Workload {
+    fn workload(&mut self, key: &WorkloadKey, group: &Group<'a>) -> Workload {
         let pods = self.pods(group);
         let alive = count(pods.iter().filter(|pod| is_alive(pod)).count());
         let mut worst = Verdict::default();
@@ -154,9 +154,14 @@ impl<'a> Looker<'a> {
         if worst.message.is_empty() {
             worst.message = group.denied(self.world).unwrap_or_default();
         }
+        let (taken, again) = self.world.taken(key, self.now);
+        if let Some(again) = again {
+            self.look_at(again);
+        }
         Workload {
             state: worst.state,
             message: shortened(worst.message),
+            taken: taken.unwrap_or_default(),
             wanted: group.wanted(alive),
             instances: self.instances(group, &pods),
         }

@@ -39,6 +39,7 @@ const RUNNING: [&str; 9] = [
 impl Cluster {
     /// Deletes the workload objects of a version and waits until its Pods are gone.
     pub(crate) async fn stop(&self, key: &WorkloadKey) -> Result<(), KubeError> {
+        self.shared.forget(key);
         self.delete_workloads(key).await?;
         self.delete_authored(key, |kind| RUNNING.contains(&kind))
             .await?;
@@ -47,6 +48,7 @@ impl Cluster {
 
     /// Deletes everything of a version and waits until its Pods are gone.
     pub(crate) async fn remove(&self, key: &WorkloadKey) -> Result<(), KubeError> {
+        self.shared.forget(key);
         self.delete_workloads(key).await?;
         let selector = format!("{},!{INVENTORY}", of_version(key));
         for resource in [Resource::SERVICE, Resource::CONFIG_MAP, Resource::SECRET] {
@@ -126,9 +128,9 @@ impl Cluster {
             self.api.find::<serde::de::IgnoredAny>(call).await?;
             return Ok(());
         }
-        let live: Option<Bare> = self.api.find(Call::get(&path).metadata()).await?;
+        let live = self.api.meta(&path, None).await?;
         let last = live
-            .and_then(|live| live.metadata.labels.version)
+            .and_then(|live| live.labels.version)
             .filter(|version| data.contains_key(&**version))
             .or_else(|| {
                 data.keys()

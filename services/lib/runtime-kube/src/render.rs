@@ -145,6 +145,18 @@ pub struct Rendered {
     pub warnings: Vec<String>,
 }
 
+impl Rendered {
+    /// The namespace the chart of a Helm application is put into.
+    #[must_use]
+    pub fn helm_namespace(&self) -> Option<&str> {
+        let jobs = self.objects.iter().filter(|_| self.kind == Workload::Helm);
+        jobs.filter_map(|job| job.body.pointer("/spec/template/spec/containers/0/args"))
+            .filter_map(serde_json::Value::as_array)
+            .flatten()
+            .find_map(|arg| arg.as_str()?.strip_prefix("--namespace="))
+    }
+}
+
 /// Renders a version.
 ///
 /// # Errors

@@ -16,6 +16,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::ask;
 use crate::client::Api;
 use crate::config::{KubeConfig, OpenError};
 use crate::error::KubeError;
@@ -84,10 +85,7 @@ impl KubeRuntime {
     /// # Errors
     /// When there is no way: no service account, no usable kubeconfig.
     pub async fn open(config: KubeConfig, shutdown: CancellationToken) -> Result<Self, OpenError> {
-        let opened = config.clone();
-        let api = tokio::task::spawn_blocking(move || Api::open(&opened))
-            .await
-            .map_err(|_| OpenError::NoServiceAccount("the program is stopping"))??;
+        let api = Api::open(&config).await?;
         Ok(Self::over(api, config, shutdown))
     }
 
@@ -321,6 +319,7 @@ impl Background {
         let version = self.version.clone();
         self.tasks
             .spawn(machines::tell_version(self.cluster.clone(), version));
+        self.tasks.spawn(ask::ask(self.cluster.clone()));
         loop {
             changes.mark_unchanged();
             let now = Instant::now();

@@ -4,16 +4,14 @@ use std::collections::BTreeMap;
 
 use baetyl_model::base64;
 use bytes::Bytes;
-use http::Method;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::apply::APPLY;
-use crate::client::{Call, Resource, encode};
+use crate::client::{Call, Resource};
 use crate::error::{ErrorKind, KubeError};
 use crate::names;
 use crate::runtime::Cluster;
-use crate::seen::{Bare, Controller, Meta, holds};
+use crate::seen::{Controller, Fields, Meta, holds};
 
 /// Label of what belongs to the core services, with the value [`names::MANAGER`].
 const PART_OF: &str = "app.kubernetes.io/part-of";
@@ -37,9 +35,10 @@ struct Secret {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 struct SecretMeta {
     labels: BTreeMap<String, String>,
+    managed_fields: Fields,
 }
 
 impl Cluster {
@@ -84,6 +83,10 @@ impl Cluster {
             .find(Call::get(&path))
             .await
             .map_err(|error| about(error.into()))?;
+        let told = |fields: Fields| {
+            self.shared
+                .wrote_secret((namespace, name), &path, &labels, fields)
+        };
         if let Some(live) = live {
             check_ours(&live.metadata.labels).map_err(about)?;
             let has =
@@ -93,6 +96,7 @@ impl Cluster {
                     .iter()
                     .all(|(key, value)| live.data.get(*key) == Some(value));
             if same && labels.iter().all(has) {
+                told(live.metadata.managed_fields);
                 return Ok(());
             }
         }
@@ -104,15 +108,10 @@ impl Cluster {
             "data": data,
         });
         // By force: init and an upgrade write the same Secrets, and the last of ours to write is right.
-        let manager = encode(&self.config.field_manager);
-        let call = Call::new(
-            Method::PATCH,
-            format!("{path}?fieldManager={manager}&force=true"),
-        )
-        .metadata()
-        .body(APPLY, Bytes::from(body.to_string()));
-        let written = self.api.bytes(call).await;
-        written.map(drop).map_err(|error| about(error.into()))
+        let sent = Bytes::from(body.to_string());
+        let written = self.patch_with(&path, sent, None, true).await;
+        told(written.map_err(|error| about(error.into()))?);
+        Ok(())
     }
 
     pub(crate) async fn delete_secret(&self, namespace: &str, name: &str) -> Result<(), KubeError> {
@@ -161,8 +160,7 @@ impl Cluster {
 
     /// An object, if there is one; one that is not ours is an error.
     pub(crate) async fn own(&self, path: &str) -> Result<Option<Meta>, KubeError> {
-        let live: Option<Bare> = self.api.find(Call::get(path).metadata()).await?;
-        let Some(live) = live.map(|live| live.metadata) else {
+        let Some(live) = self.api.meta(path, None).await? else {
             return Ok(None);
         };
         let label = |value: &Option<Box<str>>| value.as_deref() == Some(names::MANAGER);

@@ -1,5 +1,5 @@
-//! What is kept of the objects that are watched: the few fields that are used. All else, first of all `managedFields`, is
-//! skipped while reading.
+//! What is kept of the objects that are watched: the few fields that are used. All else is skipped while reading; of
+//! `managedFields` one number stays.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,10 @@ use serde::{Deserialize, Deserializer};
 
 use crate::names;
 
+mod fields;
 mod machine;
 
+pub(crate) use fields::Fields;
 pub(crate) use machine::Machine;
 
 /// Annotation of what we applied: sha256 of the body.
@@ -31,6 +33,7 @@ pub(crate) struct Meta {
     pub(crate) labels: Labels,
     pub(crate) annotations: Annotations,
     pub(crate) owner_references: Vec<Owner>,
+    pub(crate) managed_fields: Fields,
 }
 
 impl Meta {
@@ -66,6 +69,8 @@ pub(crate) struct Labels {
     /// Charts name their release so.
     #[serde(rename = "app.kubernetes.io/instance")]
     pub(crate) instance: Option<Box<str>>,
+    #[serde(rename = "baetyl.io/helm-namespace")]
+    pub(crate) helm_namespace: Option<Box<str>>,
     /// Of the Secret of a release: `deployed`, `failed`, …
     pub(crate) status: Option<Box<str>>,
 }
@@ -320,6 +325,22 @@ pub(crate) struct Record {
     pub(crate) metadata: Meta,
     /// Never read of a Secret: only metadata is asked for.
     pub(crate) data: BTreeMap<String, String>,
+}
+
+/// An object of which nothing matters but that it is there, and which fields of it are ours.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Thing {
+    pub(crate) metadata: ThingMeta,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct ThingMeta {
+    pub(crate) name: String,
+    pub(crate) namespace: String,
+    pub(crate) resource_version: String,
+    pub(crate) managed_fields: Fields,
 }
 
 /// A page of a list.

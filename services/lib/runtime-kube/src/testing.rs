@@ -308,6 +308,7 @@ pub(crate) fn list(kind: &str) -> String {
         "DaemonSet" => ("apis/apps/v1", "daemonsets"),
         "Job" => ("apis/batch/v1", "jobs"),
         "CronJob" => ("apis/batch/v1", "cronjobs"),
+        "HorizontalPodAutoscaler" => ("apis/autoscaling/v2", "horizontalpodautoscalers"),
         other => panic!("{other}"),
     };
     format!("/{group}/namespaces/baetyl-edge/{plural}")

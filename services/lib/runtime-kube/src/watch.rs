@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::client::{Api, Body, Call, causes};
 use crate::error::{ApiError, Status};
-use crate::seen::{Controller, Machine, Page, Pod, Record, Warning};
+use crate::seen::{Controller, Machine, Page, Pod, Record, Thing, Warning};
 use crate::world::{Kept, Shared, Watch, What};
 
 #[cfg(test)]
@@ -70,6 +70,11 @@ pub(crate) async fn watch(api: Api, watch: Watch, ours: bool, shared: Arc<Shared
         }
         What::Inventories | What::Releases => {
             Watcher::<Record>::new(&api, &watch, &shared, needed)
+                .run()
+                .await;
+        }
+        What::Services | What::ConfigMaps | What::Secrets | What::Scalers => {
+            Watcher::<Thing>::new(&api, &watch, &shared, needed)
                 .run()
                 .await;
         }

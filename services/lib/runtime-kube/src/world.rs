@@ -8,8 +8,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::client::Resource;
+use crate::ledger::Ledger;
 use crate::names;
-use crate::seen::{Controller, INVENTORY, Machine, Meta, Pod, Record, Warning};
+use crate::seen::{Controller, INVENTORY, Machine, Meta, Pod, Record, Thing, Warning};
 
 /// Most warnings that are remembered; Kubernetes keeps each for an hour.
 const MAX_WARNINGS: usize = 1000;
@@ -49,12 +50,17 @@ pub(crate) enum What {
     Inventories,
     /// Releases of Helm applications.
     Releases,
+    /// All of ours: whether they are still there.
+    Services,
+    ConfigMaps,
+    Secrets,
+    Scalers,
     Machines,
 }
 
 impl What {
     /// All of a namespace.
-    pub(crate) const OF_NAMESPACE: [Self; 9] = [
+    pub(crate) const OF_NAMESPACE: [Self; 13] = [
         Self::Pods,
         Self::Deployments,
         Self::StatefulSets,
@@ -64,7 +70,35 @@ impl What {
         Self::Warnings,
         Self::Inventories,
         Self::Releases,
+        Self::Services,
+        Self::ConfigMaps,
+        Self::Secrets,
+        Self::Scalers,
     ];
+
+    /// What watches all objects of ours of a kind, in whichever version of its group.
+    pub(crate) fn of_kind(api_version: &str, kind: &str) -> Option<Self> {
+        const WHOLE_KINDS: [What; 10] = [
+            What::Pods,
+            What::Deployments,
+            What::StatefulSets,
+            What::DaemonSets,
+            What::Jobs,
+            What::CronJobs,
+            What::Services,
+            What::ConfigMaps,
+            What::Secrets,
+            What::Scalers,
+        ];
+        let group = |api_version: &str| {
+            let group = api_version.split_once('/');
+            group.map_or_else(String::new, |(group, _)| group.to_owned())
+        };
+        WHOLE_KINDS.into_iter().find(|what| {
+            let resource = what.resource();
+            resource.kind == kind && group(&resource.api_version) == group(api_version)
+        })
+    }
 
     pub(crate) fn resource(self) -> Resource {
         match self {
@@ -75,8 +109,10 @@ impl What {
             Self::Jobs => Resource::JOB,
             Self::CronJobs => Resource::CRON_JOB,
             Self::Warnings => Resource::EVENT,
-            Self::Inventories => Resource::CONFIG_MAP,
-            Self::Releases => Resource::SECRET,
+            Self::Inventories | Self::ConfigMaps => Resource::CONFIG_MAP,
+            Self::Releases | Self::Secrets => Resource::SECRET,
+            Self::Services => Resource::SERVICE,
+            Self::Scalers => Resource::SCALER,
             Self::Machines => Resource::NODE,
         }
     }
@@ -104,14 +140,22 @@ impl What {
         )
     }
 
-    /// Whether only metadata is asked for: nobody here reads what Helm wrote.
+    /// Whether only metadata is asked for: nobody here reads what Helm wrote, nor what Secrets hold.
     pub(crate) fn is_metadata(self) -> bool {
-        self == Self::Releases
+        self == Self::Releases || self.is_thing()
+    }
+
+    /// Whether nothing matters but that its objects are there.
+    fn is_thing(self) -> bool {
+        matches!(
+            self,
+            Self::Services | Self::ConfigMaps | Self::Secrets | Self::Scalers
+        )
     }
 
     /// Whether nobody can tell how applications do as long as this cannot be seen.
     pub(crate) fn is_needed(self) -> bool {
-        !matches!(self, Self::Warnings | Self::Machines)
+        !matches!(self, Self::Warnings | Self::Machines) && !self.is_thing()
     }
 }
 
@@ -200,6 +244,7 @@ kept!(
     }
 );
 kept!(Record, records);
+kept!(Thing, things);
 
 impl Kept for Machine {
     fn table(world: &mut World) -> &mut Table<Self> {
@@ -232,7 +277,10 @@ pub(crate) struct World {
     pub(crate) warnings: Table<Warning>,
     /// Inventories and releases.
     pub(crate) records: Table<Record>,
+    pub(crate) things: Table<Thing>,
     pub(crate) machines: Table<Machine>,
+    /// What was applied and shall be there.
+    pub(crate) ledger: Ledger,
     pub(crate) sights: BTreeMap<Watch, Sight>,
 }
 
@@ -269,6 +317,7 @@ impl World {
         self.controllers.retain(|place, _| !gone(place));
         self.warnings.retain(|place, _| !gone(place));
         self.records.retain(|place, _| !gone(place));
+        self.things.retain(|place, _| !gone(place));
         self.machines.retain(|place, _| !gone(place));
         self.sights.remove(watch);
     }
@@ -300,9 +349,10 @@ impl Shared {
         self.changes.subscribe()
     }
 
-    fn change(&self, change: impl FnOnce(&mut World)) {
-        change(&mut self.look());
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut World) -> T) -> T {
+        let changed = change(&mut self.look());
         self.changes.send_modify(|count| *count += 1);
+        changed
     }
 
     /// A watch begins.

@@ -11,7 +11,7 @@ use crate::error::{ApiError, KubeError, Status};
 use crate::object::Object;
 use crate::render::{Rendered, Workload};
 use crate::runtime::Cluster;
-use crate::seen::{Bare, Page, or_none};
+use crate::seen::{Fields, Page, or_none};
 
 /// Annotation of what is preserved: the fields as we wanted them last, to tell which of them a new version changes.
 pub(super) const WANTED: &str = "baetyl.io/wanted";
@@ -81,8 +81,7 @@ impl Cluster {
         }
         let key = &rendered.key;
         let path = Resource::SCALER.one(key.namespace.as_str(), key.app.as_str());
-        let live: Option<Bare> = self.api.find(Call::get(&path).metadata()).await?;
-        let Some(live) = live.map(|live| live.metadata) else {
+        let Some(live) = self.api.meta(&path, None).await? else {
             return Ok(());
         };
         let ours = live.is_managed() && live.labels.app.as_deref() == Some(key.app.as_str());
@@ -128,7 +127,7 @@ impl Cluster {
         conflict: Box<Status>,
         preserve: bool,
         user: Option<&str>,
-    ) -> Result<(), KubeError> {
+    ) -> Result<Fields, KubeError> {
         let of_scaler = |conflict: &Status| {
             let mut causes = conflict.causes().iter();
             causes.all(|cause| cause.field == REPLICAS && cause.message.starts_with(SCALED_BY))

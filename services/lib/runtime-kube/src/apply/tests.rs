@@ -13,6 +13,7 @@ use crate::testing::{Asked, Fake, Reply, labels, list, status};
 mod authored;
 mod conflict;
 mod remove;
+mod taken;
 
 fn key(app: &str, version: &str) -> WorkloadKey {
     WorkloadKey {

@@ -221,7 +221,7 @@ async fn requests_go_over_http2_with_the_token_of_the_file() {
     let authority = TestCa::new("authority");
     let dir = TestDir::new();
     let config = config(&authority, serve(&authority).await, &dir);
-    let api = Api::open(&config).unwrap();
+    let api = Api::open(&config).await.unwrap();
     let said: Value = api
         .call(Call::get("/version").user(Some("somebody")))
         .await
@@ -236,7 +236,9 @@ async fn requests_go_over_http2_with_the_token_of_the_file() {
 async fn a_server_of_another_authority_is_not_spoken_to() {
     let dir = TestDir::new();
     let address = serve(&TestCa::new("other")).await;
-    let api = Api::open(&config(&TestCa::new("authority"), address, &dir)).unwrap();
+    let api = Api::open(&config(&TestCa::new("authority"), address, &dir))
+        .await
+        .unwrap();
     let error = api.call::<Value>(Call::get("/version")).await.unwrap_err();
     assert!(error.to_string().contains("certificate"), "{error}");
     assert_eq!(error.code(), 0);

@@ -149,3 +149,23 @@ async fn a_release_whose_job_is_gone_is_taken_away_from_where_it_is() {
     end(&fake, "Complete");
     taking.await.unwrap().unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_chart_in_a_namespace_of_others_is_found_by_the_secret_of_its_application() {
+    let fake = Fake::default();
+    let runtime = fake.seeing().await;
+    runtime.uninstall(&key("1"), &place()).await.unwrap();
+    assert!(fake.writes().is_empty(), "nobody knows of a chart");
+    let mut labels = crate::names::labels("chart", "1");
+    labels.insert(crate::names::HELM_NAMESPACE.to_owned(), "shop".to_owned());
+    let data = [("token".to_owned(), b"x".to_vec())].into();
+    let put = runtime.put_secret("baetyl-edge", "baetyl-id-chart", &data, &labels);
+    put.await.unwrap();
+    fake.forget_asked();
+    runtime.uninstall(&key("2"), &place()).await.unwrap();
+    assert!(fake.writes().is_empty(), "another version was put there");
+    let taking = begin(&runtime, "1");
+    eventually!(args(&fake).contains(&"--namespace=shop".to_owned()));
+    end(&fake, "Complete");
+    taking.await.unwrap().unwrap();
+}

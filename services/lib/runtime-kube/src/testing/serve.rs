@@ -151,6 +151,18 @@ impl State {
             object["data"].take();
         }
         merge(&mut object, &asked.body);
+        if let (true, Some(manager)) = (
+            asked.query.contains_key("force"),
+            asked.query.get("fieldManager"),
+        ) {
+            let own =
+                json!({"manager": manager, "operation": "Apply", "fieldsV1": fields(&asked.body)});
+            let managers = object["metadata"]["managedFields"].take();
+            let mut managers = managers.as_array().cloned().unwrap_or_default();
+            managers.retain(|other| other["manager"] != own["manager"]);
+            managers.push(own);
+            object["metadata"]["managedFields"] = managers.into();
+        }
         self.set(path, object.clone());
         respond(200, &self.objects[path])
     }
@@ -193,6 +205,17 @@ fn is_list(path: &str) -> bool {
 
 fn event(kind: &str, object: &Value) -> Bytes {
     Bytes::from(format!("{}\n", json!({"type": kind, "object": object})))
+}
+
+/// The fields of what is applied, as Kubernetes names them; lists are one field.
+fn fields(body: &Value) -> Value {
+    let Some(all) = body.as_object() else {
+        return json!({});
+    };
+    let names = all
+        .iter()
+        .map(|(name, value)| (format!("f:{name}"), fields(value)));
+    Value::Object(names.collect())
 }
 
 fn merge(target: &mut Value, patch: &Value) {
