@@ -242,6 +242,7 @@ async fn what_others_change_is_put_right_and_what_is_not_ours_is_left_alone() ->
     node.until_running(&app).await?;
     node.until_page("missed", "missed").await?;
     node.delete("missed").await?;
+    node.rest.delete("/v1/configs/missed").await?;
 
     // The same of what an author wrote.
     let map =

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use baetyl_model::workload::WorkloadKey;
 use bytes::Bytes;
 use http::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::{Duration, Instant, sleep};
 
 use crate::client::{Call, Resource};
@@ -21,10 +21,12 @@ use crate::seen::{APPLIED, Bare, Fields, Meta, Record};
 
 mod conflict;
 mod fields;
+mod sum;
 #[cfg(test)]
 mod tests;
 
 use conflict::annotated;
+pub(crate) use sum::digest;
 
 /// A server-side apply; YAML, of which JSON is a part.
 pub(crate) const APPLY: &str = "application/apply-patch+yaml";
@@ -384,39 +386,4 @@ fn not_ours(live: &Meta) -> KubeError {
             "it is there and not ours: it {manager}; delete it, or give the application another name"
         ),
     )
-}
-
-/// sha256 of a body, whatever the order of its fields.
-pub(crate) fn digest(body: &Value) -> String {
-    let mut text = String::new();
-    write_sorted(body, &mut text);
-    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-    let mut bytes = [0; 32];
-    bytes.copy_from_slice(digest.as_ref());
-    baetyl_model::Digest::from_sha256(bytes).to_string()
-}
-
-fn write_sorted(value: &Value, text: &mut String) {
-    match value {
-        Value::Object(fields) => {
-            let sorted: BTreeMap<_, _> = fields.iter().collect();
-            text.push('{');
-            for (name, value) in sorted {
-                text.push_str(&Value::from(name.as_str()).to_string());
-                text.push(':');
-                write_sorted(value, text);
-                text.push(',');
-            }
-            text.push('}');
-        }
-        Value::Array(items) => {
-            text.push('[');
-            for item in items {
-                write_sorted(item, text);
-                text.push(',');
-            }
-            text.push(']');
-        }
-        plain => text.push_str(&plain.to_string()),
-    }
 }

@@ -189,9 +189,10 @@ impl<'a, T: Kept> Watcher<'a, T> {
     async fn follow(&mut self, version: &str) -> Result<Step, Fault> {
         let what = self.watch.what;
         let path = what.resource().list(&self.watch.namespace);
+        let duration = self.duration();
         let query = format!(
             "{path}?watch=true&allowWatchBookmarks=true&resourceVersion={version}&timeoutSeconds={}{}",
-            self.duration().as_secs(),
+            duration.as_secs(),
             what.selector()
         );
         let mut call = Call::get(query);
@@ -200,7 +201,13 @@ impl<'a, T: Kept> Watcher<'a, T> {
         }
         let body = self.api.stream(call).await?;
         self.shared.sees(self.watch);
-        let mut lines = Lines::new(body, self.api.times().silence);
+        let silence = self.api.times().silence;
+        // Of events the API server sends no bookmarks; whether it lives is seen by pings and by all other watches.
+        let silence = match what {
+            What::Warnings => silence + duration,
+            _ => silence,
+        };
+        let mut lines = Lines::new(body, silence);
         while let Some(line) = lines.next().await? {
             self.take(&line)?;
             // What was seen is not seen again: this counts as going well.

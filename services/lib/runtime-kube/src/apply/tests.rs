@@ -107,6 +107,25 @@ fn path(kind: &str, name: &str) -> String {
     format!("{}/{name}", list(kind))
 }
 
+const WIDGET: &str = "/apis/example.com/v1/namespaces/baetyl-edge/widgets/one";
+
+/// An object of a kind nobody here knows.
+fn widget(name: &str) -> Object {
+    let labels = labels("shop", "1");
+    object("example.com/v1", "Widget", name, labels, json!({}))
+}
+
+fn scaler(version: &str, rest: Value) -> Object {
+    let labels = labels("web", version);
+    object(
+        "autoscaling/v2",
+        "HorizontalPodAutoscaler",
+        "web",
+        labels,
+        rest,
+    )
+}
+
 /// The cluster has these kinds besides Kubernetes' own.
 fn define(fake: &Fake) {
     fake.rule(usize::MAX, |asked| {

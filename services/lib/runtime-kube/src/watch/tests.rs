@@ -314,3 +314,31 @@ async fn watches_that_end_at_once_are_not_asked_for_without_a_pause() {
     let asked = fake.asked().len();
     assert!(asked < 20, "{asked} requests in 100 s");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_of_events_which_has_no_bookmarks_is_not_asked_for_again_because_it_is_silent() {
+    let fake = Fake::default();
+    fake.rule(usize::MAX, |asked| {
+        asked.is_watch().then_some(Reply::Pieces(Vec::new(), false))
+    });
+    let watching = Watching::of(
+        &fake,
+        Watch {
+            what: What::Warnings,
+            namespace: "baetyl-edge".to_owned(),
+        },
+    );
+    let _pods = Watching::pods(&fake);
+    let watches = |kind: &str| {
+        let asked = watching.fake.asked();
+        let all = asked.iter().filter(|asked| asked.is_watch());
+        all.filter(|asked| asked.path.ends_with(kind)).count()
+    };
+    baetyl_testkit::eventually(
+        Duration::from_secs(3600),
+        "Pods are asked for",
+        async || watches("/pods") == 2,
+    )
+    .await;
+    assert_eq!(watches("/events"), 1);
+}

@@ -16,8 +16,8 @@ async fn an_authors_objects_are_applied_with_the_rights_of_baetyl_apply_and_each
     let objects = vec![
         object("v1", "Service", "web", mine(), json!({})),
         object("apps/v1", "Deployment", "web", mine(), json!({})),
-        object("example.com/v1", "Widget", "one", mine(), json!({})),
-        object("example.com/v1", "Widget", "two", mine(), json!({})),
+        widget("one"),
+        widget("two"),
         object("example.com/v2", "Gadget", "g", mine(), json!({})),
     ];
     fake.forget_asked();
@@ -71,15 +71,8 @@ async fn a_kind_that_was_just_defined_is_waited_for() {
         (asked.path == "/apis/example.com/v1").then_some(absent)
     });
     define(&fake);
-    let widget = object(
-        "example.com/v1",
-        "Widget",
-        "one",
-        labels("shop", "1"),
-        json!({}),
-    );
     runtime
-        .apply(&authored("1", vec![crd, widget]))
+        .apply(&authored("1", vec![crd, widget("one")]))
         .await
         .unwrap();
     assert!(
@@ -87,8 +80,5 @@ async fn a_kind_that_was_just_defined_is_waited_for() {
             &"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets".to_owned()
         )
     );
-    assert!(
-        fake.paths()
-            .contains(&"/apis/example.com/v1/namespaces/baetyl-edge/widgets/one".to_owned())
-    );
+    assert!(fake.object(WIDGET).is_some());
 }

@@ -28,25 +28,20 @@ fn scaled(version: &str, image: &str) -> Rendered {
     let mut rendered = web(version, image);
     let spec = rendered.objects[2].body["spec"].as_object_mut().unwrap();
     spec.remove("replicas");
-    rendered.objects.push(scaler(version));
+    rendered.objects.push(counting(version));
     Rendered {
         wanted: None,
         ..rendered
     }
 }
 
-fn scaler(version: &str) -> Object {
-    let spec = json!({"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}, "maxReplicas": 4});
-    object(
-        "autoscaling/v2",
-        "HorizontalPodAutoscaler",
-        "web",
-        labels("web", version),
-        json!({"spec": spec}),
+fn counting(version: &str) -> Object {
+    let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"});
+    scaler(
+        version,
+        json!({"spec": {"scaleTargetRef": target, "maxReplicas": 4}}),
     )
 }
-
-const SCALERS: &str = "/apis/autoscaling/v2/namespaces/baetyl-edge/horizontalpodautoscalers";
 
 /// The last body the Deployment was applied with.
 fn applied(fake: &Fake) -> Value {
@@ -87,7 +82,10 @@ async fn an_application_that_is_scaled_no_more_loses_its_autoscaler_first_and_th
     meets(&fake, SCALED, ".spec.replicas");
     runtime.apply(&web("2", "b")).await.unwrap();
     let writes = fake.writes();
-    assert_eq!(writes[0], format!("DELETE {SCALERS}/web"));
+    assert_eq!(
+        writes[0],
+        format!("DELETE {}", path("HorizontalPodAutoscaler", "web"))
+    );
     assert_eq!(applied(&fake)["spec"]["replicas"], 1);
     let forced = fake.asked().into_iter().filter(Asked::is_write);
     let forced = forced.filter(|asked| {
@@ -104,14 +102,17 @@ async fn an_autoscaler_somebody_else_made_is_not_fought() {
     let fake = Fake::default();
     let runtime = fake.seeing().await;
     runtime.apply(&web("1", "a")).await.unwrap();
-    let mut theirs = scaler("1").body;
+    let mut theirs = counting("1").body;
     theirs["metadata"]["name"] = "theirs".into();
     theirs["metadata"]["labels"] = json!({});
-    fake.set(SCALERS, theirs);
+    fake.set(&list("HorizontalPodAutoscaler"), theirs);
     meets(&fake, SCALED, ".spec.replicas");
     let error = runtime.apply(&web("2", "b")).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Conflict);
-    assert!(fake.object(&format!("{SCALERS}/theirs")).is_some());
+    assert!(
+        fake.object(&path("HorizontalPodAutoscaler", "theirs"))
+            .is_some()
+    );
 }
 
 const IMAGE: &str = ".spec.template.spec.containers[name=\"web\"].image";

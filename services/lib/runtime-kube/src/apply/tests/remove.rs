@@ -90,24 +90,16 @@ async fn an_authors_objects_that_a_new_version_lacks_go_with_the_old_one() {
     let runtime = fake.seeing().await;
     let service =
         |version: &str| object("v1", "Service", "front", labels("shop", version), json!({}));
-    let widget = object(
-        "example.com/v1",
-        "Widget",
-        "one",
-        labels("shop", "1"),
-        json!({}),
-    );
     runtime
-        .apply(&authored("1", vec![service("1"), widget]))
+        .apply(&authored("1", vec![service("1"), widget("one")]))
         .await
         .unwrap();
     runtime
         .apply(&authored("2", vec![service("2")]))
         .await
         .unwrap();
-    let widget = "/apis/example.com/v1/namespaces/baetyl-edge/widgets/one";
     assert!(
-        fake.object(widget).is_some(),
+        fake.object(WIDGET).is_some(),
         "until the old version is removed"
     );
     until_seen(&runtime, &key("shop", "2")).await;
@@ -117,7 +109,7 @@ async fn an_authors_objects_that_a_new_version_lacks_go_with_the_old_one() {
     );
     fake.forget_asked();
     runtime.remove(&key("shop", "1")).await.unwrap();
-    assert!(fake.object(widget).is_none());
+    assert!(fake.object(WIDGET).is_none());
     let inventory = path("ConfigMap", "baetyl-inventory-shop");
     let deletes: Vec<Asked> = fake
         .asked()

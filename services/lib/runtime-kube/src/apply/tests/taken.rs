@@ -5,19 +5,11 @@ use std::time::Duration;
 use super::*;
 use crate::ledger::SETTLED;
 
-const SCALERS: &str = "/apis/autoscaling/v2/namespaces/baetyl-edge/horizontalpodautoscalers";
-const WIDGET: &str = "/apis/example.com/v1/namespaces/baetyl-edge/widgets/one";
-
 /// A version with an autoscaler and a Secret of its own.
 fn whole() -> Rendered {
     let mut rendered = web("1", "a");
-    rendered.objects.push(object(
-        "autoscaling/v2",
-        "HorizontalPodAutoscaler",
-        "web",
-        labels("web", "1"),
-        json!({"spec": {"maxReplicas": 4}}),
-    ));
+    let spec = json!({"spec": {"maxReplicas": 4}});
+    rendered.objects.push(scaler("1", spec));
     rendered
 }
 
@@ -76,7 +68,10 @@ async fn what_somebody_deletes_is_missed_at_once_and_put_back_alone() {
             "ConfigMap conf-0123456789",
         ),
         (path("Deployment", "web"), "Deployment web"),
-        (format!("{SCALERS}/web"), "HorizontalPodAutoscaler web"),
+        (
+            path("HorizontalPodAutoscaler", "web"),
+            "HorizontalPodAutoscaler web",
+        ),
         (path("Secret", "baetyl-id-web"), "Secret baetyl-id-web"),
     ] {
         fake.delete(&path);
@@ -176,7 +171,7 @@ async fn an_authors_objects_come_back_whether_they_are_watched_or_asked_for_and_
     let objects = vec![
         object("v1", "ConfigMap", "page", mine(), json!({})),
         object("batch/v1", "Job", "once", mine(), json!({})),
-        object("example.com/v1", "Widget", "one", mine(), json!({})),
+        widget("one"),
     ];
     let (all, key) = (authored("1", objects), key("shop", "1"));
     runtime.apply(&all).await.unwrap();
@@ -212,16 +207,7 @@ async fn however_many_objects_nothing_watches_they_cost_two_requests_a_minute() 
     let fake = Fake::default();
     define(&fake);
     let runtime = fake.seeing().await;
-    let widgets = (0..100).map(|index| {
-        let name = format!("w{index}");
-        object(
-            "example.com/v1",
-            "Widget",
-            &name,
-            labels("shop", "1"),
-            json!({}),
-        )
-    });
+    let widgets = (0..100).map(|index| widget(&format!("w{index}")));
     let all = authored("1", widgets.collect());
     runtime.apply(&all).await.unwrap();
     until_calm(&runtime, &key("shop", "1")).await;
