@@ -58,18 +58,20 @@ impl<P: Ports> App<P> {
             return;
         }
         if let Some(why) = taken(observed, keys) {
-            let at = self.restoring.at();
-            tracing::warn!(app = %self.name(), why, "what somebody else did to an application is put right");
             self.trouble = why;
-            self.retry = Some((at, Retry::Restore));
+            self.retry = Some((self.restoring.at(), Retry::Restore));
         }
     }
 
     /// Puts back what is still missing.
     pub(super) async fn restore(&mut self) {
         let (observed, keys) = (self.ctx.runtime.observed(), self.keys_of_running());
-        let missed = observed.unknown.is_some() || taken(&observed, &keys).is_some();
-        if missed && self.restores() {
+        let missed = match &observed.unknown {
+            Some(why) => Some(why.clone()),
+            None => taken(&observed, &keys),
+        };
+        if let Some(why) = missed.filter(|_| self.restores()) {
+            tracing::warn!(app = %self.name(), why, "what somebody else did to an application is put right");
             return self.run_again().await;
         }
         self.calm(Retry::Restore);
