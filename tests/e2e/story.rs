@@ -1,6 +1,7 @@
 //! The main job on a real cluster, step by step: what `cargo xtask demo` tells of a machine without Kubernetes.
 
 use anyhow::{Context as _, Result, ensure};
+use baetyl_manifests::REGISTRY;
 use baetyl_tests::wait::until_within;
 use serde_json::{Value, json};
 
@@ -16,7 +17,7 @@ fn demo(registry: &str) -> String {
     DEMO_YAML
         .replace("\"${web.py}\"", &quote(WEB_PY))
         .replace("\"${greet.py}\"", &quote(GREET_PY))
-        .replace("docker.io/baetyltech/", &format!("{registry}/baetyl/"))
+        .replace(&format!("{REGISTRY}/"), &format!("{registry}/baetyl/"))
         .replace("site=north", SELECTOR)
 }
 

@@ -95,7 +95,7 @@ pub(crate) struct Args {
     /// Writes all images to one archive, for `ctr images import`
     #[arg(long, value_name = "FILE")]
     bundle: Option<PathBuf>,
-    /// What names in layouts and archive begin with. Default: the registry of --push, else docker.io/baetyl
+    /// What names in layouts and archive begin with. Default: the registry of --push, else docker.io/baetyltech
     #[arg(long, value_name = "REGISTRY")]
     registry: Option<String>,
     /// Sends the images to a registry on this machine and back, and starts their programs (foreign ones emulated)
@@ -163,7 +163,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let prefix = match (&args.registry, &target) {
         (Some(name), _) => format!("{}/", name.trim_end_matches('/')),
         (None, Some(address)) => address.prefix(),
-        (None, None) => "docker.io/baetyl/".to_owned(),
+        (None, None) => format!("{}/", baetyl_manifests::REGISTRY),
     };
     let prebuilt = programs(args, &wanted)?;
     let images = assemble_all(&wanted, &stamp, &prebuilt)?;

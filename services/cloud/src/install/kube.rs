@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use baetyl_manifests::{Class, Fill, FillError, Mistake, UnknownClass};
+use baetyl_manifests::{Class, Fill, FillError, Mistake, REGISTRY, UnknownClass};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustls_pki_types::CertificateDer;
@@ -42,7 +42,7 @@ impl Default for CoreConfig {
     fn default() -> Self {
         Self {
             versions: Vec::new(),
-            registry: "docker.io/baetyltech".to_owned(),
+            registry: REGISTRY.to_owned(),
         }
     }
 }

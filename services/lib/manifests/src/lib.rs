@@ -33,6 +33,9 @@ pub use class::{Class, UnknownClass};
 pub use document::{Document, text};
 pub use fill::{Fill, FillError, Mistake};
 
+/// Registry, with path, of the published images: that of Baetyl v2.
+pub const REGISTRY: &str = "docker.io/baetyltech";
+
 /// Namespace of the core services.
 pub const SYSTEM_NAMESPACE: &str = "baetyl-edge-system";
 

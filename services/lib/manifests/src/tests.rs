@@ -225,7 +225,7 @@ fn takes(change: impl FnOnce(&mut Fill)) -> bool {
 
 #[test]
 fn values_that_could_break_out_of_their_place_are_refused() {
-    for registry in ["localhost:5000", "10.0.0.1:5000/a/b_c", "docker.io/baetyl"] {
+    for registry in ["localhost:5000", "10.0.0.1:5000/a/b_c", REGISTRY] {
         assert!(
             takes(|fill| fill.registry = registry.to_owned()),
             "{registry}"
@@ -271,5 +271,15 @@ fn values_that_could_break_out_of_their_place_are_refused() {
         format!("sha256:{}\n", "0a".repeat(32)),
     ] {
         assert!(!takes(|fill| fill.ca_pin.clone_from(&pin)), "{pin:?}");
+    }
+}
+
+#[test]
+fn the_examples_name_images_where_they_are_published() {
+    let demo = include_str!("../../../../docs/examples/demo/demo-kube.yaml");
+    let images: Vec<_> = demo.lines().filter(|l| l.contains("image:")).collect();
+    assert!(!images.is_empty());
+    for line in images {
+        assert!(line.contains(&format!(" {REGISTRY}/baetyl-")), "{line}");
     }
 }
