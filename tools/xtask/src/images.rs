@@ -10,6 +10,7 @@
 
 mod arch;
 mod catalog;
+mod compression;
 mod debian;
 mod dockerfile;
 mod helm;
@@ -25,15 +26,18 @@ mod stamp;
 mod start;
 mod toolchain;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 
 use arch::Arch;
 use catalog::{BIN, Base, Image, Stamp, USER};
+use compression::Compression;
 use layer::{Kind, Layer, Node, Tree};
 use layout::{Built, Part};
 use oci::Digest;
@@ -80,6 +84,9 @@ pub(crate) struct Args {
     /// Builds nothing; takes programs from DIR/<architecture>/bin
     #[arg(long, value_name = "DIR")]
     prebuilt: Option<PathBuf>,
+    /// How layers are compressed
+    #[arg(long, value_enum, default_value_t)]
+    compression: Compression,
     /// Tag of the images. Default: the version of the workspace
     #[arg(long)]
     tag: Option<String>,
@@ -166,7 +173,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         (None, None) => format!("{}/", baetyl_manifests::REGISTRY),
     };
     let prebuilt = programs(args, &wanted)?;
-    let images = assemble_all(&wanted, &stamp, &prebuilt)?;
+    let images = assemble_all(&wanted, &stamp, &prebuilt, args.compression)?;
     let out = crate::root().join(&args.out);
     for image in &images {
         layout::write(&out.join(&image.name), image, &prefix, &tag)?;
@@ -277,19 +284,24 @@ fn assemble_all(
     wanted: &[(&'static Image, Vec<Arch>)],
     stamp: &Stamp,
     prebuilt: &Path,
+    compression: Compression,
 ) -> Result<Vec<Built>> {
+    let mut pythons = BTreeMap::new();
+    for (image, archs) in wanted {
+        for arch in archs.iter().filter(|_| image.base == Base::Python) {
+            pythons.insert(*arch, python::layer(*arch, &kept()?, compression)?);
+        }
+    }
+    let mut own = pack_all(wanted, stamp, prebuilt, compression)?.into_iter();
     let mut images = Vec::new();
     for (image, archs) in wanted {
         let mut layers = Vec::new();
         for arch in archs {
-            let own = programs_layer(image, *arch, stamp, prebuilt)?;
-            layers.push((
-                *arch,
-                match image.base {
-                    Base::Scratch => vec![own],
-                    Base::Python => vec![python::layer(*arch, &kept()?)?, own],
-                },
-            ));
+            let below = match image.base {
+                Base::Scratch => None,
+                Base::Python => pythons.get(arch).cloned(),
+            };
+            layers.push((*arch, below.into_iter().chain(own.next()).collect()));
         }
         let built = layout::assemble(image, stamp, &layers)?;
         layout::check(&built.content, &built.index)
@@ -299,8 +311,45 @@ fn assemble_all(
     Ok(images)
 }
 
-/// The layer with the programs of an image and what lies beside them.
-fn programs_layer(image: &Image, arch: Arch, stamp: &Stamp, prebuilt: &Path) -> Result<Layer> {
+/// The layers with programs, in order; packed side by side, because compressing takes long.
+fn pack_all(
+    wanted: &[(&'static Image, Vec<Arch>)],
+    stamp: &Stamp,
+    prebuilt: &Path,
+    compression: Compression,
+) -> Result<Vec<Layer>> {
+    let jobs: Vec<(&Image, Arch)> = wanted
+        .iter()
+        .flat_map(|(image, archs)| archs.iter().map(|arch| (*image, *arch)))
+        .collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some((image, arch)) = jobs.get(at) else {
+                return done;
+            };
+            let layer = programs_tree(image, *arch, prebuilt)
+                .and_then(|tree| tree.pack(stamp.epoch, compression));
+            done.push((at, layer));
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut layers = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let ended = running.into_iter().map(|thread| {
+            let packed = thread.join();
+            packed.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        ended.flatten().collect::<Vec<_>>()
+    });
+    layers.sort_by_key(|(at, _)| *at);
+    layers.into_iter().map(|(_, layer)| layer).collect()
+}
+
+/// The programs of an image and what lies beside them.
+fn programs_tree(image: &Image, arch: Arch, prebuilt: &Path) -> Result<Tree> {
     let mut tree = skeleton();
     let data = Node {
         kind: Kind::Dir,
@@ -313,7 +362,7 @@ fn programs_layer(image: &Image, arch: Arch, stamp: &Stamp, prebuilt: &Path) -> 
         let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         tree.add(&format!("{BIN}/{}", program.name), Kind::File(bytes), 0o755);
     }
-    tree.pack(stamp.epoch)
+    Ok(tree)
 }
 
 fn tell(output: Output, images: &[Built], stamp: &Stamp, prefix: &str, tag: &str) -> Result<()> {

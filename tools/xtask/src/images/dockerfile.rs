@@ -4,18 +4,19 @@
 //!
 //! Base images are made here: Debian with this machine's Rust toolchain mounted into it, and the layer of Python.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{fs, io};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::arch::Arch;
 use super::catalog::{Base, Image, Stamp, by_name};
+use super::compression::unpacked;
 use super::layer::{Kind, Tree};
 use super::layout::{self, Built, Content, Whole};
 use super::oci::ImageConfig;
-use super::{BIN, kept, python, run};
+use super::{BIN, kept, run};
 
 /// The service that is compiled in the Dockerfile: one of the smallest.
 const COMPILED: &str = "baetyl-node";
@@ -69,7 +70,7 @@ pub(crate) fn check(images: &[Built], stamp: &Stamp, prebuilt: &Path) -> Result<
                 continue;
             }
             if image.base == Base::Python {
-                buildah.python(whole.arch)?;
+                buildah.python(&built.content, &whole)?;
             }
             let other = buildah.build(image, whole.arch, "prebuilt")?;
             compare(&built.content, &whole, &other, None)
@@ -229,14 +230,15 @@ impl Buildah {
     }
 
     /// Makes the image with Python: the layer the other images have, too.
-    fn python(&self, arch: Arch) -> Result<()> {
-        let layer = python::layer(arch, &kept()?)?;
-        let archive = self.dir.join("python.tar.gz");
-        fs::write(&archive, &layer.blob)?;
+    fn python(&self, content: &Content, whole: &Whole) -> Result<()> {
+        let lowest = whole.layers.first().context("an image without layers")?;
+        let archive = self.dir.join("python.tar");
+        let mut file = fs::File::create(&archive)?;
+        io::copy(&mut unpacked(content.get(lowest)?)?, &mut file)?;
         let image = by_name("baetyl-runtime-python").context("no such image")?;
         let env = image.env();
         let settings: Vec<_> = env.iter().map(|env| ("--env", env.as_str())).collect();
-        self.import(PYTHON_IMAGE, &archive, arch, &settings)
+        self.import(PYTHON_IMAGE, &archive, whole.arch, &settings)
     }
 
     /// Makes the image with what Rust needs besides itself: a C compiler, on Debian.

@@ -1,14 +1,13 @@
 //! A layer: files in an archive that is the same whenever its files are the same.
 
 use std::collections::BTreeMap;
-use std::io::{Cursor, Read, Write as _};
+use std::io::{Cursor, Read};
 
 use anyhow::{Context as _, Result, bail};
-use flate2::write::GzEncoder;
-use flate2::{Compression, GzBuilder};
 use tar::{EntryType, Header};
 
-use super::oci::{Descriptor, Digest, LAYER};
+use super::compression::{Compression, kind, unpacked};
+use super::oci::{Descriptor, Digest};
 
 /// What an entry is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,19 +47,19 @@ pub(crate) struct Layer {
 }
 
 impl Layer {
-    fn new(diff_id: Digest, blob: Vec<u8>) -> Self {
+    fn new(diff_id: Digest, blob: Vec<u8>) -> Result<Self> {
         let descriptor = Descriptor {
-            media_type: LAYER.to_owned(),
+            media_type: kind(&blob)?.to_owned(),
             digest: Digest::of(&blob),
             size: blob.len() as u64,
             platform: None,
             annotations: BTreeMap::new(),
         };
-        Self {
+        Ok(Self {
             descriptor,
             diff_id,
             blob,
-        }
+        })
     }
 
     /// From its bytes.
@@ -69,8 +68,8 @@ impl Layer {
     /// When they are not compressed.
     pub(crate) fn from_blob(blob: Vec<u8>) -> Result<Self> {
         let mut raw = Vec::new();
-        flate2::read::GzDecoder::new(&*blob).read_to_end(&mut raw)?;
-        Ok(Self::new(Digest::of(&raw), blob))
+        unpacked(&blob)?.read_to_end(&mut raw)?;
+        Self::new(Digest::of(&raw), blob)
     }
 }
 
@@ -113,14 +112,14 @@ impl Tree {
     ///
     /// # Errors
     /// When a path or link is longer than an archive can hold.
-    pub(crate) fn pack(&self, epoch: u64) -> Result<Layer> {
+    pub(crate) fn pack(&self, epoch: u64, compression: Compression) -> Result<Layer> {
         let mut archive = tar::Builder::new(Vec::new());
         for (path, node) in &self.0 {
             append(&mut archive, path, node, epoch)
                 .with_context(|| format!("cannot pack {path}"))?;
         }
         let raw = archive.into_inner()?;
-        Ok(Layer::new(Digest::of(&raw), gzip(&raw)?))
+        Layer::new(Digest::of(&raw), compression.pack(&raw)?)
     }
 
     /// Puts the layers of an image over one another, lowest first.
@@ -130,7 +129,7 @@ impl Tree {
     pub(crate) fn unpack<'a>(blobs: impl IntoIterator<Item = &'a [u8]>) -> Result<Self> {
         let mut tree = Self::default();
         for blob in blobs {
-            tree.overlay(flate2::read::GzDecoder::new(blob))?;
+            tree.overlay(unpacked(blob)?)?;
         }
         Ok(tree)
     }
@@ -264,11 +263,4 @@ fn append(archive: &mut tar::Builder<Vec<u8>>, path: &str, node: &Node, epoch: u
         }
     }
     Ok(())
-}
-
-/// Compresses without a time and without a name.
-fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
-    let mut encoder: GzEncoder<Vec<u8>> = GzBuilder::new().write(Vec::new(), Compression::best());
-    encoder.write_all(bytes)?;
-    Ok(encoder.finish()?)
 }

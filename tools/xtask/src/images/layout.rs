@@ -10,10 +10,11 @@ use serde::Serialize;
 
 use super::arch::Arch;
 use super::catalog::{Image, Stamp, USER};
+use super::compression;
 use super::layer::Layer;
 use super::oci::{
-    CONFIG, CONTAINERD_NAME, Descriptor, Digest, History, INDEX, ImageConfig, Index, LAYER,
-    MANIFEST, Manifest, Process, REF_NAME, RootFs, to_json,
+    CONFIG, CONTAINERD_NAME, Descriptor, Digest, History, INDEX, ImageConfig, Index, MANIFEST,
+    Manifest, Process, REF_NAME, RootFs, to_json,
 };
 
 /// Content of the file that makes a directory a layout.
@@ -111,7 +112,7 @@ pub(crate) fn assemble(
             layers: layers.iter().map(|l| l.descriptor.clone()).collect(),
         };
         for layer in layers {
-            content.put(LAYER, layer.blob.clone());
+            content.put(&layer.descriptor.media_type, layer.blob.clone());
         }
         let mut descriptor = content.put(MANIFEST, to_json(&manifest)?);
         descriptor.platform = Some((*arch).into());
@@ -223,10 +224,11 @@ fn check_manifest(content: &Content, descriptor: &Descriptor) -> Result<Whole> {
         sums.len()
     );
     for (layer, sum) in manifest.layers.iter().zip(sums) {
-        let kind = &layer.media_type;
-        ensure!(kind == LAYER, "a layer is a {kind}");
+        let blob = content.get(layer)?;
+        let (said, kind) = (&layer.media_type, compression::kind(blob)?);
+        ensure!(said == kind, "a layer is a {kind} and listed as {said}");
         let mut raw = Vec::new();
-        flate2::read::GzDecoder::new(content.get(layer)?).read_to_end(&mut raw)?;
+        compression::unpacked(blob)?.read_to_end(&mut raw)?;
         ensure!(
             Digest::of(&raw) == *sum,
             "layer {} unpacks to something else than {sum}",

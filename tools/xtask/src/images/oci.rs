@@ -14,8 +14,10 @@ pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// How its processes are started.
 pub(crate) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-/// A compressed archive of files.
-pub(crate) const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+/// An archive of files, compressed with gzip.
+pub(crate) const LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+/// An archive of files, compressed with zstd.
+pub(crate) const LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 /// The tag of a manifest in a layout.
 pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// The whole name of an image in an archive, as containerd reads it.

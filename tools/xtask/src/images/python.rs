@@ -12,6 +12,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use super::arch::Arch;
+use super::compression::Compression;
 use super::debian::{self, Package};
 use super::layer::{Kind, Layer, Tree};
 use super::oci::Digest;
@@ -101,17 +102,31 @@ const WITHOUT_LIBRARIES: &[&str] = &[
 ///
 /// # Errors
 /// When packages cannot be fetched or read, or Python does not run.
-pub(crate) fn layer(arch: Arch, cache: &Path) -> Result<Layer> {
-    let host = Arch::host().context("this machine is none that Python can be put together on")?;
+pub(crate) fn layer(arch: Arch, cache: &Path, compression: Compression) -> Result<Layer> {
     let packages = packages(arch, cache)?;
     let sums: Vec<&str> = packages.iter().map(|p| p.digest.as_str()).collect();
     let key = Digest::of(format!("{RECIPE} {}", sums.join(" ")).as_bytes());
-    let kept = cache.join(format!("python-{}-{}.tar.gz", arch.dir(), &key.hex()[..16]));
+    let name = format!(
+        "python-{}-{}.tar.{}",
+        arch.dir(),
+        &key.hex()[..16],
+        compression.name()
+    );
+    let kept = cache.join(name);
     if let Ok(blob) = fs::read(&kept) {
         return Layer::from_blob(blob);
     }
+    let (tree, newest) = made(arch, &packages, cache)?;
+    let layer = tree.pack(newest, compression)?;
+    fs::write(&kept, &layer.blob)?;
+    Ok(layer)
+}
+
+/// What is in the layer, and the newest time of its packages.
+fn made(arch: Arch, packages: &[Package], cache: &Path) -> Result<(Tree, u64)> {
+    let host = Arch::host().context("this machine is none that Python can be put together on")?;
     eprintln!("putting Python together for {arch}");
-    let (mut tree, newest) = assemble(arch, &packages)?;
+    let (mut tree, newest) = assemble(arch, packages)?;
     let root = scratch(cache, &format!("root-{}", arch.dir()), &tree)?;
     if arch == host {
         compile(arch, &root, &root)?;
@@ -121,9 +136,7 @@ pub(crate) fn layer(arch: Arch, cache: &Path) -> Result<Layer> {
         compile(host, &own, &root)?;
     }
     collect(&mut tree, &root)?;
-    let layer = tree.pack(newest)?;
-    fs::write(&kept, &layer.blob)?;
-    Ok(layer)
+    Ok((tree, newest))
 }
 
 fn packages(arch: Arch, cache: &Path) -> Result<Vec<Package>> {

@@ -38,7 +38,7 @@ pub(super) fn built(prebuilt: &Path) -> Vec<Built> {
     let mut wanted = catalog::select(&[], true, &Arch::ALL).unwrap();
     wanted.retain(|(image, _)| image.base == Base::Scratch);
     toolchain::find(&wanted, prebuilt).unwrap();
-    assemble_all(&wanted, &stamp(), prebuilt).unwrap()
+    assemble_all(&wanted, &stamp(), prebuilt, Compression::ZstdQuick).unwrap()
 }
 
 fn bytes_below(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
