@@ -8,6 +8,7 @@
     reason = "standard output holds the result, standard error tells what happens"
 )]
 
+mod again;
 mod arch;
 mod catalog;
 mod compression;
@@ -31,6 +32,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
@@ -111,6 +113,9 @@ pub(crate) struct Args {
     /// Builds the Dockerfile with buildah and compares its images with these
     #[arg(long)]
     dockerfile_check: bool,
+    /// Puts the images together and compiles two programs a second time; everything has to be the same
+    #[arg(long)]
+    check_again: bool,
     /// First installs with apt what is missing; for CI machines
     #[arg(long)]
     install: bool,
@@ -172,8 +177,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         (None, Some(address)) => address.prefix(),
         (None, None) => format!("{}/", baetyl_manifests::REGISTRY),
     };
-    let prebuilt = programs(args, &wanted)?;
-    let images = assemble_all(&wanted, &stamp, &prebuilt, args.compression)?;
+    let prebuilt = took("programs", || programs(args, &wanted))?;
+    let images = took("layers", || {
+        assemble_all(&wanted, &stamp, &prebuilt, args.compression)
+    })?;
     let out = crate::root().join(&args.out);
     for image in &images {
         layout::write(&out.join(&image.name), image, &prefix, &tag)?;
@@ -192,10 +199,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
     }
     if args.check_start {
-        runtime.block_on(Box::pin(start::check(&images, &tag)))?;
+        took("start", || {
+            runtime.block_on(Box::pin(start::check(&images, &tag)))
+        })?;
+    }
+    if args.check_again {
+        took("again", || {
+            again::check(&images, &wanted, &stamp, &prebuilt, args.compression)
+        })?;
     }
     if args.dockerfile_check {
-        dockerfile::check(&images, &stamp, &prebuilt)?;
+        took("Dockerfile", || {
+            dockerfile::check(&images, &stamp, &prebuilt)
+        })?;
     }
     tell(args.output, &images, &stamp, &prefix, &tag)
 }
@@ -231,6 +247,23 @@ pub(crate) fn install(archs: &[Arch], start: bool, dockerfile: bool) -> Result<(
     run::loud(&mut install)
 }
 
+/// Tells how long a part took.
+fn took<T>(part: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let begun = Instant::now();
+    let result = work()?;
+    eprintln!("{part}: {:.1} min", begun.elapsed().as_secs_f64() / 60.0);
+    Ok(result)
+}
+
+fn settings(args: &Args) -> Settings {
+    let profile = &args.profile;
+    Settings {
+        profile: profile.clone(),
+        foreign: args.foreign_profile.as_ref().unwrap_or(profile).clone(),
+        features: args.features.clone(),
+    }
+}
+
 /// Builds the programs and lays them where the Dockerfile finds them; gives that directory.
 fn programs(args: &Args, wanted: &[(&'static Image, Vec<Arch>)]) -> Result<PathBuf> {
     if let Some(dir) = &args.prebuilt {
@@ -238,15 +271,7 @@ fn programs(args: &Args, wanted: &[(&'static Image, Vec<Arch>)]) -> Result<PathB
         toolchain::find(wanted, &dir)?;
         return Ok(dir);
     }
-    let settings = Settings {
-        profile: args.profile.clone(),
-        foreign: args
-            .foreign_profile
-            .clone()
-            .unwrap_or_else(|| args.profile.clone()),
-        features: args.features.clone(),
-    };
-    let programs = toolchain::build(wanted, &settings)?;
+    let programs = toolchain::build(wanted, &settings(args))?;
     let dir = kept()?.join("prebuilt");
     lay_out(&programs, &dir)?;
     Ok(dir)

@@ -122,6 +122,15 @@ pub(crate) fn layer(arch: Arch, cache: &Path, compression: Compression) -> Resul
     Ok(layer)
 }
 
+/// The same, put together anew whatever is kept.
+///
+/// # Errors
+/// As [`layer`].
+pub(crate) fn layer_anew(arch: Arch, cache: &Path, compression: Compression) -> Result<Layer> {
+    let (tree, newest) = made(arch, &packages(arch, cache)?, cache)?;
+    tree.pack(newest, compression)
+}
+
 /// What is in the layer, and the newest time of its packages.
 fn made(arch: Arch, packages: &[Package], cache: &Path) -> Result<(Tree, u64)> {
     let host = Arch::host().context("this machine is none that Python can be put together on")?;

@@ -2,8 +2,10 @@
 //! are ready, and end when they are told to; those of foreign architectures under emulation.
 //!
 //! All services of an architecture share a data directory, as on a node in native mode: the function proxy is ready
-//! only with an engine to ask. Sync has no identity, so it is live and says what it waits for.
+//! only with an engine to ask. Where the image of a cloud for this machine is among them, it runs, too, and `baetyl-init`
+//! activates the nodes: only then sync is ready. Without one sync is live and says what it waits for.
 
+mod cloud;
 mod process;
 
 use std::collections::BTreeMap;
@@ -12,7 +14,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::arch::Arch;
 use super::catalog::{BIN, Base, Image, by_name};
@@ -21,6 +23,7 @@ use super::layout::{self, Built};
 use super::registry::{Address, Registry};
 use super::served::Served;
 use super::{helm, python, run};
+use cloud::Cloud;
 use process::Process;
 
 /// When a program counts as started.
@@ -28,8 +31,8 @@ use process::Process;
 enum Started {
     /// `/readyz` of its admin port says so.
     Ready,
-    /// `/livez` says so, and `/readyz` names this latch as the only one that is closed, with this reason.
-    Waiting(&'static str, &'static str),
+    /// `/livez` says so, and `/readyz` names this latch as the only one that is closed: for want of an identity.
+    Waiting(&'static str),
     /// Its log has this line.
     Says(&'static str),
     /// It has nothing to run for: it tells its version and checks a configuration.
@@ -38,22 +41,28 @@ enum Started {
     Helm,
 }
 
-/// A program of an image and when it counts as started. In this order: the proxy asks engine.
+/// What a service without an identity says it waits for.
+const NO_IDENTITY: &str = "waiting for identity";
+/// For listeners that nobody looks for.
+const ANY_PORT: &str = "127.0.0.1:0";
+/// Activates nodes; waits until all services are ready.
+const INIT: &str = "baetyl-init";
+/// All services in one, on a node of its own.
+const EDGE: &str = "baetyl-edge";
+
+/// A program of an image and when it counts as started. In this order: the proxy asks engine, init asks all.
 const PROGRAMS: &[(&str, Started)] = &[
     ("baetyl-engine", Started::Ready),
     ("baetyl-node", Started::Ready),
     ("baetyl-function-proxy", Started::Ready),
-    (
-        "baetyl-sync",
-        Started::Waiting("identity", "waiting for identity"),
-    ),
+    ("baetyl-sync", Started::Waiting("identity")),
     ("baetyl-runtime-python", Started::Says("worker is ready")),
     (
         "baetyl-runtime-echo",
         Started::Says("not connected to the function proxy"),
     ),
-    ("baetyl-init", Started::Tells),
-    ("baetyl-edge", Started::Tells),
+    (INIT, Started::Tells),
+    (EDGE, Started::Waiting("sync/identity")),
     ("baetyl-cloud", Started::Tells),
     ("baetylctl", Started::Tells),
     ("baetyl-helm", Started::Helm),
@@ -111,13 +120,20 @@ pub(crate) async fn check(images: &[Built], tag: &str) -> Result<()> {
         images.len(),
         served.address
     );
+    let cloud = match Arch::host().and_then(|host| pulled.get(&(host, "baetyl-cloud".to_owned()))) {
+        Some(tree) => Some(Cloud::start(tree, &dir.path().join("cloud")).await?),
+        None => None,
+    };
     for arch in archs {
         let node = dir.path().join(arch.dir());
-        check_arch(arch, &pulled, &node)
+        check_arch(arch, &pulled, &node, cloud.as_ref())
             .await
             .with_context(|| format!("on {arch}"))?;
     }
-    Ok(())
+    match cloud {
+        Some(cloud) => cloud.end().await,
+        None => Ok(()),
+    }
 }
 
 /// The files of an image by architecture, as a registry gives them.
@@ -147,46 +163,91 @@ async fn check_arch(
     arch: Arch,
     pulled: &BTreeMap<(Arch, String), Tree>,
     node: &Path,
+    cloud: Option<&Cloud>,
 ) -> Result<()> {
-    let data = node.join("data");
-    fs::create_dir_all(&data)?;
-    let mut running = Vec::new();
+    let root = |name: &str| node.join("images").join(name);
+    let has = |name: &str| pulled.contains_key(&(arch, name.to_owned()));
+    let mut running: Vec<Process> = Vec::new();
     for (name, started) in PROGRAMS {
         let Some(tree) = pulled.get(&(arch, (*name).to_owned())) else {
             continue;
         };
         let image = by_name(name).context("a program without an image")?;
-        let root = node.join("images").join(name);
+        let root = root(name);
         tree.write_to(&root)?;
+        let data = node.join(if *name == EDGE { "edge" } else { "data" });
+        fs::create_dir_all(&data)?;
         let begun = Instant::now();
         let process = start(arch, image, *started, &root, &data)
             .await
             .with_context(|| format!("{name} does not start"))?;
-        eprintln!(
-            "{arch:<8} {name:<22} {} after {:.1} s",
-            told(*started),
-            begun.elapsed().as_secs_f64()
-        );
+        say(arch, name, &told(*started), begun);
         running.extend(process);
     }
+    if let Some(cloud) = cloud.filter(|_| has(INIT)) {
+        let init = command_line(arch, by_name(INIT).context("no init")?, &root(INIT))?;
+        let five = has("baetyl-sync") && has("baetyl-engine") && has("baetyl-node");
+        let five = five && has("baetyl-function-proxy");
+        for (waiting, data, is_there) in [("baetyl-sync", "data", five), (EDGE, "edge", has(EDGE))]
+        {
+            let process = running.iter_mut().find(|process| process.name() == waiting);
+            if let Some(process) = process.filter(|_| is_there) {
+                let begun = Instant::now();
+                let name = format!("check-{}-{data}", arch.dir());
+                let data = node.join(data);
+                activate(cloud, &name, &init, &data).await?;
+                say(
+                    arch,
+                    INIT,
+                    &format!("activated {name} and ended with 0"),
+                    begun,
+                );
+                process
+                    .ready(&data)
+                    .await
+                    .with_context(|| format!("{waiting} with an identity"))?;
+                say(arch, waiting, "ready", begun);
+            }
+        }
+    }
     for process in running.into_iter().rev() {
-        let name = process.name().to_owned();
-        let took = process
+        let (name, begun) = (process.name().to_owned(), Instant::now());
+        process
             .end()
             .await
             .with_context(|| format!("{name} does not end"))?;
-        eprintln!(
-            "{arch:<8} {name:<22} ended with 0 after {:.1} s",
-            took.as_secs_f64()
-        );
+        say(arch, &name, "ended with 0", begun);
     }
     Ok(())
+}
+
+fn say(arch: Arch, name: &str, what: &str, since: Instant) {
+    let took = since.elapsed().as_secs_f64();
+    eprintln!("{arch:<8} {name:<22} {what} after {took:.1} s");
+}
+
+/// Makes a node of the services in `data`, by the command the cloud gives for it; init ends when all of them are ready.
+async fn activate(cloud: &Cloud, node: &str, init: &[String], data: &Path) -> Result<()> {
+    let bin = data.join("init");
+    fs::create_dir_all(&bin)?;
+    script(&bin.join(INIT), &[], init)?;
+    let path = std::env::var("PATH").context("PATH is not set")?;
+    let mut command = std::process::Command::new("sh");
+    command
+        .arg("-c")
+        .arg(cloud.install_command(node).await?)
+        .env("PATH", format!("{}:{path}", bin.display()))
+        .env("BAETYL_DATA_DIR", data);
+    Process::spawn(INIT, &mut command, &bin.join("log"))?
+        .ends()
+        .await
+        .with_context(|| format!("{node} is not activated"))
 }
 
 fn told(started: Started) -> String {
     match started {
         Started::Ready => "ready".to_owned(),
-        Started::Waiting(_, reason) => format!("live, {reason}"),
+        Started::Waiting(_) => format!("live, {NO_IDENTITY}"),
         Started::Says(line) => format!("runs ({line})"),
         Started::Tells | Started::Helm => "tells its version".to_owned(),
     }
@@ -200,18 +261,14 @@ async fn start(
     root: &Path,
     data: &Path,
 ) -> Result<Option<Process>> {
-    let entrypoint = image.entrypoint().context("no entry point")?;
-    let program = root.join(entrypoint.trim_start_matches('/'));
+    let words = command_line(arch, image, root)?;
     let made = |args: &[&str]| {
-        let mut command = match is_foreign(arch) {
-            true => {
-                let mut command = run::command(arch.emulator());
-                command.arg(&program);
-                command
-            }
-            false => std::process::Command::new(&program),
-        };
+        let (program, before) = words
+            .split_first()
+            .map_or(("", &[][..]), |(p, b)| (p.as_str(), b));
+        let mut command = std::process::Command::new(program);
         command
+            .args(before)
             .args(args)
             .env("BAETYL_DATA_DIR", data)
             .current_dir(data);
@@ -228,17 +285,21 @@ async fn start(
         _ => {
             let service = image.name.trim_start_matches("baetyl-");
             let upper = service.replace('-', "_").to_uppercase();
-            for listener in ["ADMIN", "HTTP", "GRPC"] {
-                if listener == "ADMIN" || service == "function-proxy" {
-                    command.env(format!("BAETYL_{upper}__{listener}__LISTEN"), "127.0.0.1:0");
-                }
+            command.env(format!("BAETYL_{upper}__ADMIN__LISTEN"), ANY_PORT);
+            let proxy = match service {
+                "function-proxy" => upper,
+                _ => format!("{upper}__FUNCTION_PROXY"),
+            };
+            if matches!(service, "function-proxy" | "edge") {
+                command.env(format!("BAETYL_{proxy}__HTTP__LISTEN"), ANY_PORT);
+                command.env(format!("BAETYL_{proxy}__GRPC__LISTEN"), ANY_PORT);
             }
         }
     }
     let mut process = Process::spawn(image.name, &mut command, &root.with_extension("log"))?;
     match started {
         Started::Says(line) => process.says(line).await?,
-        Started::Waiting(latch, reason) => process.waits_for(data, latch, reason).await?,
+        Started::Waiting(latch) => process.waits_for(data, latch, NO_IDENTITY).await?,
         _ => process.ready(data).await?,
     }
     Ok(Some(process))
@@ -313,30 +374,52 @@ def handler(event, context):
     return {}
 ";
 
+/// The words that run the program of an image where it lies.
+fn command_line(arch: Arch, image: &Image, root: &Path) -> Result<Vec<String>> {
+    let entrypoint = image.entrypoint().context("no entry point")?;
+    let program = root.join(entrypoint.trim_start_matches('/'));
+    let program = program.to_str().context("a path is not named in UTF-8")?;
+    let emulator = is_foreign(arch).then(|| arch.emulator().to_owned());
+    Ok(emulator.into_iter().chain([program.to_owned()]).collect())
+}
+
 /// A script that runs the Python of an image where it lies: a program that is emulated cannot start another one of its
 /// kind itself.
 fn interpreter(arch: Arch, root: &Path) -> Result<PathBuf> {
     let python = python::python(arch, root, is_foreign(arch));
-    let mut script = String::from("#!/bin/sh\n");
+    let text = |text: &std::ffi::OsStr| text.to_str().map(str::to_owned);
+    let words = [python.get_program()].into_iter().chain(python.get_args());
+    let words: Option<Vec<String>> = words.map(text).collect();
+    let mut env = vec![(
+        "SSL_CERT_FILE".to_owned(),
+        root.join(python::AUTHORITIES).display().to_string(),
+    )];
     for (name, value) in python.get_envs() {
         if let Some(value) = value {
-            script += &format!("export {}='{}'\n", name.display(), value.display());
+            env.push((name.display().to_string(), value.display().to_string()));
         }
     }
-    script += &format!(
-        "export SSL_CERT_FILE='{}'\nexec",
-        root.join(python::AUTHORITIES).display()
-    );
-    for word in [python.get_program()].into_iter().chain(python.get_args()) {
-        let word = word.to_str().context("a path is not named in UTF-8")?;
-        if word.contains('\'') {
-            bail!("{word} has a quote in its name");
-        }
+    let path = root.join(BIN).join("python3-here");
+    script(&path, &env, &words.context("a path is not named in UTF-8")?)?;
+    Ok(path)
+}
+
+/// Writes a script that sets variables and runs these words, with its own arguments behind them.
+fn script(path: &Path, env: &[(String, String)], words: &[String]) -> Result<()> {
+    let texts = env.iter().map(|(_, value)| value).chain(words);
+    for text in texts {
+        ensure!(!text.contains('\''), "{text} has a quote in its name");
+    }
+    let mut script = String::from("#!/bin/sh\n");
+    for (name, value) in env {
+        script += &format!("export {name}='{value}'\n");
+    }
+    script += "exec";
+    for word in words {
         script += &format!(" '{word}'");
     }
     script += " \"$@\"\n";
-    let path = root.join(BIN).join("python3-here");
-    fs::write(&path, script)?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-    Ok(path)
+    fs::write(path, script)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+    Ok(())
 }

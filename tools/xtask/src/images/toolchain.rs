@@ -26,6 +26,8 @@ const DEBIAN_STD: &str = "/usr/lib/rustlib/src/rust/library/std/Cargo.toml";
 /// library's resolvers when a program has more than 16 MiB of code: it would crash before `main`.
 const LLD: &str = "ld.lld";
 const LLD_PACKAGE: &str = "lld";
+/// The profile of what is published.
+const PUBLISHED: &str = "release";
 /// Oldest compiler the workspace builds with.
 const RUST_VERSION: &str = env!("CARGO_PKG_RUST_VERSION");
 
@@ -47,6 +49,15 @@ pub(crate) struct Settings {
     pub(crate) foreign: String,
     /// Cargo features, `crate/feature`.
     pub(crate) features: Vec<String>,
+}
+
+impl Settings {
+    fn profile(&self, arch: Arch) -> &str {
+        match is_native(arch) {
+            true => &self.profile,
+            false => &self.foreign,
+        }
+    }
 }
 
 /// Programs on disk by architecture and name.
@@ -115,12 +126,14 @@ pub(crate) fn build(
 ) -> Result<Programs> {
     let mut programs = Programs::new();
     for arch in Arch::ALL {
-        // baetyl-edge alone: in one call with the others it would get the features of their dependencies, too.
+        // baetyl-edge alone: in one call with the others it would get the features of their dependencies, too. Where minutes
+        // count more than bytes it may have them.
+        let apart = settings.profile(arch) == PUBLISHED;
         for alone in [false, true] {
             let mut list: Vec<Program> = wanted
                 .iter()
                 .filter(|(image, archs)| {
-                    archs.contains(&arch) && (image.name == "baetyl-edge") == alone
+                    archs.contains(&arch) && (apart && image.name == "baetyl-edge") == alone
                 })
                 .flat_map(|(image, _)| image.programs)
                 .copied()
@@ -130,7 +143,8 @@ pub(crate) fn build(
             list.dedup();
             if list.iter().any(|program| program.source == Source::Helm) {
                 let path = helm::build(arch)?;
-                program::check(&path, arch, &private_paths()?)?;
+                let private = private_paths(&crate::root(), &crate::target_dir()?)?;
+                program::check(&path, arch, &private)?;
                 programs.insert((arch, helm::PROGRAM), path);
             }
             list.retain(|program| program.source != Source::Helm);
@@ -148,6 +162,24 @@ fn build_for(
     settings: &Settings,
     programs: &mut Programs,
 ) -> Result<()> {
+    let target = crate::target_dir()?.join("cross");
+    for (program, path) in compile(arch, list, settings, &crate::root(), &target)? {
+        programs.insert((arch, program), path);
+    }
+    Ok(())
+}
+
+/// Compiles programs for an architecture from the workspace in `root` to the directory `target`.
+///
+/// # Errors
+/// As [`build`].
+pub(crate) fn compile(
+    arch: Arch,
+    list: &[Program],
+    settings: &Settings,
+    root: &Path,
+    target: &Path,
+) -> Result<Vec<(&'static str, PathBuf)>> {
     let missing = missing(&[arch]);
     if !missing.is_empty() {
         bail!(
@@ -157,17 +189,15 @@ fn build_for(
         );
     }
     let compiler = compiler(arch).context("no compiler")?;
-    let profile = match is_native(arch) {
-        true => &settings.profile,
-        false => &settings.foreign,
-    };
-    let target = crate::target_dir()?.join("cross");
-    let mut command = cargo(arch, compiler)?;
+    let private = private_paths(root, target)?;
+    let profile = settings.profile(arch);
+    let mut command = cargo(arch, compiler, &private)?;
     command
+        .current_dir(root)
         .args(["build", "--locked", "--target", arch.triple()])
         .args(["--profile", profile])
         .arg("--target-dir")
-        .arg(&target);
+        .arg(target);
     for program in list {
         if let Source::Crate(package) = program.source {
             command.args(["-p", package, "--bin", program.name]);
@@ -181,21 +211,22 @@ fn build_for(
         command.args(["--features", &settings.features.join(",")]);
     }
     run::loud(&mut command)?;
-    let dir = match &**profile {
+    let dir = match profile {
         "dev" => "debug",
         other => other,
     };
     let dir = target.join(arch.triple()).join(dir);
+    let mut programs = Vec::new();
     for program in list {
         let path = dir.join(program.name);
-        program::check(&path, arch, &private_paths()?)?;
-        programs.insert((arch, program.name), path);
+        program::check(&path, arch, &private)?;
+        programs.push((program.name, path));
     }
-    Ok(())
+    Ok(programs)
 }
 
 /// Directories of this machine, with what they are called in what is built.
-fn private_paths() -> Result<Vec<(String, &'static str)>> {
+fn private_paths(root: &Path, target: &Path) -> Result<Vec<(String, &'static str)>> {
     let text = |path: PathBuf| -> Result<String> {
         let path = path.canonicalize().unwrap_or(path);
         path.into_os_string()
@@ -204,8 +235,8 @@ fn private_paths() -> Result<Vec<(String, &'static str)>> {
             .context("a directory is not named in UTF-8")
     };
     Ok(vec![
-        (text(crate::target_dir()?)?, "/target"),
-        (text(crate::root())?, "/baetyl"),
+        (text(target.to_path_buf())?, "/target"),
+        (text(root.to_path_buf())?, "/baetyl"),
         (text(cargo_home()?)?, "/cargo"),
     ])
 }
@@ -220,7 +251,7 @@ pub(crate) fn cargo_home() -> Result<PathBuf> {
 }
 
 /// Cargo with everything that makes its programs static, and the same on every machine.
-fn cargo(arch: Arch, compiler: Compiler) -> Result<Command> {
+fn cargo(arch: Arch, compiler: Compiler, private: &[(String, &str)]) -> Result<Command> {
     let mut command = match compiler {
         Compiler::InUse => run::command("cargo"),
         Compiler::Debian => {
@@ -237,7 +268,7 @@ fn cargo(arch: Arch, compiler: Compiler) -> Result<Command> {
     let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned()];
     let mut cflags = Vec::new();
     // The last one that fits wins: the target directory may lie in the workspace.
-    for (path, called) in private_paths()?.into_iter().rev() {
+    for (path, called) in private.iter().rev() {
         flags.push(format!("--remap-path-prefix={path}={called}"));
         cflags.push(format!("-ffile-prefix-map={path}={called}"));
     }

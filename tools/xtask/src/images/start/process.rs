@@ -118,14 +118,24 @@ impl Process {
         .await
     }
 
-    /// Ends it with SIGTERM; gives how long that took.
-    pub(super) async fn end(mut self) -> Result<Duration> {
+    /// Waits until it ended by itself, with 0.
+    pub(super) async fn ends(mut self) -> Result<()> {
+        let start = Instant::now();
+        self.ended(start).await
+    }
+
+    /// Ends it with SIGTERM.
+    pub(super) async fn end(mut self) -> Result<()> {
         let pid = i32::try_from(self.child.id())
             .ok()
             .and_then(Pid::from_raw)
             .context("no process id")?;
         let start = Instant::now();
         kill_process(pid, Signal::TERM)?;
+        self.ended(start).await
+    }
+
+    async fn ended(&mut self, start: Instant) -> Result<()> {
         let status: ExitStatus = loop {
             if let Some(status) = self.child.try_wait()? {
                 break status;
@@ -134,7 +144,7 @@ impl Process {
             tokio::time::sleep(PAUSE).await;
         };
         ensure!(status.success(), "it ended with {status}:\n{}", self.text());
-        Ok(start.elapsed())
+        Ok(())
     }
 
     /// Where a service tells the address of its admin port.
@@ -154,11 +164,21 @@ impl Drop for Process {
 /// One request to the address in `file`: status and body.
 async fn get(file: &Path, path: &str) -> Result<(u16, String)> {
     let address = fs::read_to_string(file).context("no admin port yet")?;
+    ask(address.trim(), &format!("GET {path}"), "", "").await
+}
+
+/// One request over plain HTTP: status and body. `headers` end in line breaks.
+pub(super) async fn ask(
+    address: &str,
+    what: &str,
+    headers: &str,
+    body: &str,
+) -> Result<(u16, String)> {
     let ask = async {
-        let mut stream = TcpStream::connect(address.trim()).await?;
+        let mut stream = TcpStream::connect(address).await?;
+        let length = body.len();
         let request = format!(
-            "GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n",
-            address.trim()
+            "{what} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
         );
         stream.write_all(request.as_bytes()).await?;
         let mut answer = String::new();

@@ -1,0 +1,135 @@
+//! `--check-again`: the same input gives the same digests.
+//!
+//! All images are put together a second time from the same programs, the layer of Python from its packages; two programs
+//! are compiled in two copies of the source at different depths. Whether all of them come out the same takes two whole
+//! builds to see; docs/runbooks/images.md says how.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use super::arch::Arch;
+use super::catalog::{Base, IMAGES, Image, Program, Stamp, by_name};
+use super::compression::Compression;
+use super::layout::{self, Built};
+use super::toolchain::{self, Settings};
+use super::{assemble_all, kept, python, run};
+
+/// Programs that are compiled twice: small ones, one of them with cryptography in C.
+const PROGRAMS: [&str; 2] = ["baetyl-shim", "baetylctl"];
+
+/// Their profile: directories find their way into programs with any.
+const PROFILE: &str = "images-quick";
+
+/// Makes everything again and compares.
+///
+/// # Errors
+/// When something cannot be made, or comes out different.
+pub(crate) fn check(
+    images: &[Built],
+    wanted: &[(&'static Image, Vec<Arch>)],
+    stamp: &Stamp,
+    prebuilt: &Path,
+    compression: Compression,
+) -> Result<()> {
+    for (one, other) in images
+        .iter()
+        .zip(assemble_all(wanted, stamp, prebuilt, compression)?)
+    {
+        same(one, &other)?;
+    }
+    let host = Arch::host().context("nothing is built for this machine")?;
+    for image in images {
+        let is_python = by_name(&image.name).is_some_and(|image| image.base == Base::Python);
+        for whole in layout::check(&image.content, &image.index)? {
+            if is_python && whole.arch == host {
+                let again = python::layer_anew(host, &kept()?, compression)?;
+                let first = whole.layers.first().context("an image without layers")?;
+                ensure!(
+                    first.digest == again.descriptor.digest,
+                    "the layer of Python is {} the first time and {} the second",
+                    first.digest,
+                    again.descriptor.digest
+                );
+            }
+        }
+    }
+    eprintln!(
+        "{} images put together again have the same digests",
+        images.len()
+    );
+    programs(host)
+}
+
+fn same(one: &Built, other: &Built) -> Result<()> {
+    ensure!(
+        one.index.digest == other.index.digest,
+        "{} is {} the first time and {} the second",
+        one.name,
+        one.index.digest,
+        other.index.digest
+    );
+    Ok(())
+}
+
+/// Compiles programs in two places and compares their bytes.
+fn programs(host: Arch) -> Result<()> {
+    let mut list: Vec<Program> = IMAGES
+        .iter()
+        .flat_map(|image| image.programs)
+        .filter(|program| PROGRAMS.contains(&program.name))
+        .copied()
+        .collect();
+    list.sort();
+    list.dedup();
+    let settings = Settings {
+        profile: PROFILE.to_owned(),
+        foreign: PROFILE.to_owned(),
+        features: Vec::new(),
+    };
+    let dir = tempfile::Builder::new().prefix("baetyl-again-").tempdir()?;
+    let mut built = Vec::new();
+    for (root, target) in [
+        ("one", "one/target"),
+        ("deeper/down/other", "target-of-other"),
+    ] {
+        let root = dir.path().join(root);
+        copy(&root)?;
+        let target = dir.path().join(target);
+        built.push(toolchain::compile(host, &list, &settings, &root, &target)?);
+    }
+    let [one, other] = &built[..] else {
+        bail!("nothing was compiled twice");
+    };
+    for ((name, one), (_, other)) in one.iter().zip(other) {
+        ensure!(
+            fs::read(one)? == fs::read(other)?,
+            "{name} is not the same when it is compiled in another directory"
+        );
+        eprintln!("{name:<22} {host:<7} compiled in another directory is the same");
+    }
+    Ok(())
+}
+
+/// Copies the source: what the repository knows and what is new in it.
+fn copy(to: &Path) -> Result<()> {
+    let root = crate::root();
+    let args = [
+        "ls-files",
+        "-z",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+    ];
+    let files = run::quiet(run::command("git").args(args))?;
+    let files = String::from_utf8(files).context("a file is not named in UTF-8")?;
+    for file in files.split('\0').filter(|file| root.join(file).is_file()) {
+        let to = to.join(file);
+        if let Some(parent) = to.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::copy(root.join(file), &to).with_context(|| format!("cannot copy {file}"))?;
+    }
+    Ok(())
+}
