@@ -261,8 +261,8 @@ pub(crate) fn test(in_ci: bool) -> Result<()> {
     again::test(&args, &env)
 }
 
-/// Builds the images of edge nodes for every architecture, cloud and `baetylctl` for this machine's, and Helm; starts
-/// what is in them and builds the Dockerfile. Tests on a cluster take them from `target/images/oci`.
+/// Builds the images of edge nodes for every architecture, cloud and `baetylctl` for this machine's, and Helm; sends them to
+/// a registry and back, starts what is in them, makes some of it again and builds the Dockerfile. Tests on a cluster take them from `target/images/oci`.
 fn images() -> Result<()> {
     let how = [
         "--profile",
@@ -270,6 +270,7 @@ fn images() -> Result<()> {
         "--foreign-profile",
         "images-quick",
     ];
+    let quick = ["--compression", "zstd-quick"];
     let args = [
         &[
             "xtask",
@@ -280,12 +281,13 @@ fn images() -> Result<()> {
         ][..],
         &how,
         &["--features", TEST_FEATURES],
-        &["--check-start", "--dockerfile-check"],
+        &quick,
+        &["--check-start", "--check-again", "--dockerfile-check"],
     ];
     // By cargo: what was built since may have put another program in the place of this one.
     sh("cargo", &args.concat(), &[])?;
     let helm = ["xtask", "images", "--only", "baetyl-helm", "--check-start"];
-    sh("cargo", &helm, &[])
+    sh("cargo", &[&helm[..], &quick].concat(), &[])
 }
 
 /// Tests on a real Kubernetes, with a part of the load; `BAETYL_E2E_FULL=1 cargo xtask e2e kube` has all of it.

@@ -113,9 +113,10 @@ pub(crate) struct Args {
     /// Builds the Dockerfile with buildah and compares its images with these
     #[arg(long)]
     dockerfile_check: bool,
-    /// Puts the images together and compiles two programs a second time; everything has to be the same
-    #[arg(long)]
-    check_again: bool,
+    /// Puts the images together and compiles two small programs, or all of this machine's, a second time; everything has to
+    /// be the same
+    #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "small", value_name = "PROGRAMS")]
+    check_again: Option<again::Programs>,
     /// First installs with apt what is missing; for CI machines
     #[arg(long)]
     install: bool,
@@ -203,9 +204,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             runtime.block_on(Box::pin(start::check(&images, &tag)))
         })?;
     }
-    if args.check_again {
+    if let Some(which) = args.check_again {
         took("again", || {
-            again::check(&images, &wanted, &stamp, &prebuilt, args.compression)
+            again::images(&images, &wanted, &stamp, &prebuilt, args.compression)?;
+            match which {
+                again::Programs::Small => again::small_programs(),
+                again::Programs::All => again::all_programs(&wanted, &settings(args), &prebuilt),
+            }
         })?;
     }
     if args.dockerfile_check {
@@ -271,7 +276,8 @@ fn programs(args: &Args, wanted: &[(&'static Image, Vec<Arch>)]) -> Result<PathB
         toolchain::find(wanted, &dir)?;
         return Ok(dir);
     }
-    let programs = toolchain::build(wanted, &settings(args))?;
+    let target = crate::target_dir()?.join("cross");
+    let programs = toolchain::build(wanted, &settings(args), &crate::root(), &target)?;
     let dir = kept()?.join("prebuilt");
     lay_out(&programs, &dir)?;
     Ok(dir)

@@ -1,8 +1,8 @@
 //! `--check-again`: the same input gives the same digests.
 //!
-//! All images are put together a second time from the same programs, the layer of Python from its packages; two programs
-//! are compiled in two copies of the source at different depths. Whether all of them come out the same takes two whole
-//! builds to see; docs/runbooks/images.md says how.
+//! All images are put together a second time from the same programs, the layer of Python from its packages. Two small
+//! programs are compiled in two copies of the source at different depths; or all of this machine's in one, which have to be
+//! those in the images.
 
 use std::fs;
 use std::path::Path;
@@ -22,11 +22,20 @@ const PROGRAMS: [&str; 2] = ["baetyl-shim", "baetylctl"];
 /// Their profile: directories find their way into programs with any.
 const PROFILE: &str = "images-quick";
 
-/// Makes everything again and compares.
+/// What is compiled a second time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Programs {
+    /// Two small programs, without optimisation
+    Small,
+    /// All programs of the images for this machine, as they were
+    All,
+}
+
+/// Puts the images together again and compares.
 ///
 /// # Errors
 /// When something cannot be made, or comes out different.
-pub(crate) fn check(
+pub(crate) fn images(
     images: &[Built],
     wanted: &[(&'static Image, Vec<Arch>)],
     stamp: &Stamp,
@@ -59,7 +68,7 @@ pub(crate) fn check(
         "{} images put together again have the same digests",
         images.len()
     );
-    programs(host)
+    Ok(())
 }
 
 fn same(one: &Built, other: &Built) -> Result<()> {
@@ -73,8 +82,12 @@ fn same(one: &Built, other: &Built) -> Result<()> {
     Ok(())
 }
 
-/// Compiles programs in two places and compares their bytes.
-fn programs(host: Arch) -> Result<()> {
+/// Compiles two small programs in two places and compares their bytes.
+///
+/// # Errors
+/// When they do not compile or differ.
+pub(crate) fn small_programs() -> Result<()> {
+    let host = Arch::host().context("nothing is built for this machine")?;
     let mut list: Vec<Program> = IMAGES
         .iter()
         .flat_map(|image| image.programs)
@@ -88,12 +101,9 @@ fn programs(host: Arch) -> Result<()> {
         foreign: PROFILE.to_owned(),
         features: Vec::new(),
     };
-    let dir = tempfile::Builder::new().prefix("baetyl-again-").tempdir()?;
+    let dir = scratch()?;
     let mut built = Vec::new();
-    for (root, target) in [
-        ("one", "one/target"),
-        ("deeper/down/other", "target-of-other"),
-    ] {
+    for (root, target) in [("one", "one/target"), (DEEPER, "target-of-other")] {
         let root = dir.path().join(root);
         copy(&root)?;
         let target = dir.path().join(target);
@@ -103,12 +113,50 @@ fn programs(host: Arch) -> Result<()> {
         bail!("nothing was compiled twice");
     };
     for ((name, one), (_, other)) in one.iter().zip(other) {
-        ensure!(
-            fs::read(one)? == fs::read(other)?,
-            "{name} is not the same when it is compiled in another directory"
-        );
-        eprintln!("{name:<22} {host:<7} compiled in another directory is the same");
+        same_bytes(host, name, one, other)?;
     }
+    Ok(())
+}
+
+/// Compiles all programs of this machine's images in another place and compares them with those in the images.
+///
+/// # Errors
+/// When they do not compile or differ.
+pub(crate) fn all_programs(
+    wanted: &[(&'static Image, Vec<Arch>)],
+    settings: &Settings,
+    prebuilt: &Path,
+) -> Result<()> {
+    let host = Arch::host().context("nothing is built for this machine")?;
+    let mut wanted = wanted.to_vec();
+    for (_, archs) in &mut wanted {
+        archs.retain(|arch| *arch == host);
+    }
+    let dir = scratch()?;
+    let root = dir.path().join(DEEPER);
+    copy(&root)?;
+    let target = dir.path().join("target");
+    for ((arch, name), other) in toolchain::build(&wanted, settings, &root, &target)? {
+        let one = prebuilt.join(arch.dir()).join("bin").join(name);
+        same_bytes(arch, name, &one, &other)?;
+    }
+    Ok(())
+}
+
+/// Where a copy lies that is deeper down than this workspace.
+const DEEPER: &str = "deeper/down/other";
+
+fn scratch() -> Result<tempfile::TempDir> {
+    let dir = tempfile::Builder::new().prefix("baetyl-again-").tempdir();
+    dir.context("no temporary directory")
+}
+
+fn same_bytes(arch: Arch, name: &str, one: &Path, other: &Path) -> Result<()> {
+    ensure!(
+        fs::read(one)? == fs::read(other)?,
+        "{name} is not the same when it is compiled in another directory"
+    );
+    eprintln!("{name:<22} {arch:<7} compiled in another directory is the same");
     Ok(())
 }
 

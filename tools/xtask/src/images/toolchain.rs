@@ -115,7 +115,8 @@ fn is_new_enough(version: &str) -> bool {
     has >= minor(RUST_VERSION) && has.is_some()
 }
 
-/// Builds the programs of these images, each for its architectures.
+/// Builds the programs of these images, each for its architectures, from the workspace in `root` to the directory `target`;
+/// Helm always from here.
 ///
 /// # Errors
 /// When a compiler is missing (the message names packages), something does not compile, or what came out is not
@@ -123,6 +124,8 @@ fn is_new_enough(version: &str) -> bool {
 pub(crate) fn build(
     wanted: &[(&'static Image, Vec<Arch>)],
     settings: &Settings,
+    root: &Path,
+    target: &Path,
 ) -> Result<Programs> {
     let mut programs = Programs::new();
     for arch in Arch::ALL {
@@ -149,24 +152,13 @@ pub(crate) fn build(
             }
             list.retain(|program| program.source != Source::Helm);
             if !list.is_empty() {
-                build_for(arch, &list, settings, &mut programs)?;
+                for (program, path) in compile(arch, &list, settings, root, target)? {
+                    programs.insert((arch, program), path);
+                }
             }
         }
     }
     Ok(programs)
-}
-
-fn build_for(
-    arch: Arch,
-    list: &[Program],
-    settings: &Settings,
-    programs: &mut Programs,
-) -> Result<()> {
-    let target = crate::target_dir()?.join("cross");
-    for (program, path) in compile(arch, list, settings, &crate::root(), &target)? {
-        programs.insert((arch, program), path);
-    }
-    Ok(())
 }
 
 /// Compiles programs for an architecture from the workspace in `root` to the directory `target`.
