@@ -79,6 +79,8 @@ FROM ${BINARIES} AS binaries
 FROM --platform=$BUILDPLATFORM ${GO_IMAGE} AS builder-helm
 ARG TARGETARCH
 ARG TARGETVARIANT
+# Where modules come from; Go's own default unless it is given.
+ARG GOPROXY
 WORKDIR /src/tools/helm
 COPY tools/helm .
 RUN --mount=type=cache,target=/go/pkg/mod \
