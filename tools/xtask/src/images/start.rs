@@ -7,24 +7,25 @@
 
 mod cloud;
 mod process;
+mod words;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::arch::Arch;
-use super::catalog::{BIN, Base, Image, by_name};
+use super::catalog::{Base, Image, by_name};
 use super::layer::Tree;
 use super::layout::{self, Built};
 use super::registry::{Address, Registry};
 use super::served::Served;
-use super::{helm, python, run};
+use super::{helm, run};
 use cloud::Cloud;
 use process::Process;
+use words::{command_line, interpreter, script};
 
 /// When a program counts as started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -373,53 +374,3 @@ if not ssl.create_default_context().get_ca_certs():
 def handler(event, context):
     return {}
 ";
-
-/// The words that run the program of an image where it lies.
-fn command_line(arch: Arch, image: &Image, root: &Path) -> Result<Vec<String>> {
-    let entrypoint = image.entrypoint().context("no entry point")?;
-    let program = root.join(entrypoint.trim_start_matches('/'));
-    let program = program.to_str().context("a path is not named in UTF-8")?;
-    let emulator = is_foreign(arch).then(|| arch.emulator().to_owned());
-    Ok(emulator.into_iter().chain([program.to_owned()]).collect())
-}
-
-/// A script that runs the Python of an image where it lies: a program that is emulated cannot start another one of its
-/// kind itself.
-fn interpreter(arch: Arch, root: &Path) -> Result<PathBuf> {
-    let python = python::python(arch, root, is_foreign(arch));
-    let text = |text: &std::ffi::OsStr| text.to_str().map(str::to_owned);
-    let words = [python.get_program()].into_iter().chain(python.get_args());
-    let words: Option<Vec<String>> = words.map(text).collect();
-    let mut env = vec![(
-        "SSL_CERT_FILE".to_owned(),
-        root.join(python::AUTHORITIES).display().to_string(),
-    )];
-    for (name, value) in python.get_envs() {
-        if let Some(value) = value {
-            env.push((name.display().to_string(), value.display().to_string()));
-        }
-    }
-    let path = root.join(BIN).join("python3-here");
-    script(&path, &env, &words.context("a path is not named in UTF-8")?)?;
-    Ok(path)
-}
-
-/// Writes a script that sets variables and runs these words, with its own arguments behind them.
-fn script(path: &Path, env: &[(String, String)], words: &[String]) -> Result<()> {
-    let texts = env.iter().map(|(_, value)| value).chain(words);
-    for text in texts {
-        ensure!(!text.contains('\''), "{text} has a quote in its name");
-    }
-    let mut script = String::from("#!/bin/sh\n");
-    for (name, value) in env {
-        script += &format!("export {name}='{value}'\n");
-    }
-    script += "exec";
-    for word in words {
-        script += &format!(" '{word}'");
-    }
-    script += " \"$@\"\n";
-    fs::write(path, script)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
-    Ok(())
-}
