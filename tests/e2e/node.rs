@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::sync::Mutex;
 
-pub(crate) use app::{IDLE, PATIENCE, busybox, page_at, set_env, web};
+pub(crate) use app::{IDLE, PATIENCE, PAUSE, busybox, page_at, set_env, web};
 pub(crate) use cloud::Cloud;
 
 use crate::cluster::{Cluster, Objects};
@@ -159,9 +159,10 @@ impl Node {
         Ok(())
     }
 
-    /// A file for one test.
+    /// A file for one test, in a directory that is made if it is not there.
     pub(crate) fn file(&self, name: &str, content: &str) -> Result<PathBuf> {
         let path = self.dir.path().join(name);
+        std::fs::create_dir_all(path.parent().context("a directory")?)?;
         std::fs::write(&path, content)?;
         Ok(path)
     }

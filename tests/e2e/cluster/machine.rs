@@ -52,6 +52,12 @@ impl Bed {
         Ok((format!("{}:5001", self.read("api-ip")?), credentials))
     }
 
+    /// An image of ours as `cargo xtask images` has built it for these tests: an OCI layout directory.
+    pub(crate) fn layout(&self, image: &str) -> PathBuf {
+        let layouts = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/images/oci");
+        Path::new(layouts).join(image)
+    }
+
     /// Pushes an OCI layout directory; `image` is its name and tag, without the registry.
     pub(crate) async fn push(&self, layout: &Path, image: &str) -> Result<()> {
         let mut command = Command::new(self.path("push"));

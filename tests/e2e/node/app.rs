@@ -15,7 +15,7 @@ use super::{Node, SELECTOR, USERS};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Between two looks with kubectl, a large program.
-const PAUSE: Duration = Duration::from_millis(300);
+pub(crate) const PAUSE: Duration = Duration::from_millis(300);
 
 /// Label that says how long a version may take to become ready.
 const DEADLINE: &str = "baetyl-progress-deadline";

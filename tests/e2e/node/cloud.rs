@@ -37,7 +37,13 @@ impl Cloud {
     /// Its manifests with everything filled in.
     fn manifests(&self, address: &str) -> String {
         let registry = &self.registry;
-        let settings = format!("{address}\n  BAETYL_CLOUD__CORE__REGISTRY: {registry}/baetyl");
+        let versions = crate::upgrade::OTHERS.join(", ");
+        let settings = [
+            address.to_owned(),
+            format!("BAETYL_CLOUD__CORE__REGISTRY: {registry}/baetyl"),
+            format!("BAETYL_CLOUD__CORE__VERSIONS: '[{versions}]'"),
+        ]
+        .join("\n  ");
         MANIFESTS
             .replace("REGISTRY/", &format!("{registry}/baetyl/"))
             .replace(":VERSION", &format!(":{VERSION}"))

@@ -19,7 +19,7 @@ use crate::ci::again;
 use crate::{ci, root, target_dir};
 
 /// Images the tests run, in the bed's registry.
-const IMAGES: [&str; 8] = [
+const IMAGES: [&str; 9] = [
     "baetyl-cloud",
     "baetyl-init",
     "baetyl-node",
@@ -28,6 +28,7 @@ const IMAGES: [&str; 8] = [
     "baetyl-function-proxy",
     "baetyl-runtime-python",
     "baetyl-runtime-echo",
+    "baetyl-helm",
 ];
 
 /// Where `cargo xtask images` leaves them.
