@@ -144,7 +144,10 @@ impl Chart<'_> {
             .await?;
         let labelled = "app.kubernetes.io/managed-by=Helm";
         let chart = users.names("all,configmaps", labelled).await?;
-        left.extend(chart.into_iter().filter(|name| name.contains(self.name)));
+        // Other charts may have names that begin like this one's.
+        let own = ["web", "map"].map(|part| format!("/{}-{part}", self.name));
+        let is_own = |name: &String| own.iter().any(|own| name.ends_with(own));
+        left.extend(chart.into_iter().filter(is_own));
         ensure!(left.is_empty(), "{left:?} is left");
         Ok(())
     }
@@ -270,6 +273,7 @@ async fn helm_that_is_killed_in_the_middle_is_begun_again() -> Result<()> {
             })
             .await?;
         let helm = node.users().pod_of("job-name=chart-cut").await?;
+        node.users().wait_for_pod(&helm).await?;
         bed.kill_container(USERS, &helm, "baetyl-helm").await?;
         node.until_running(&chart.wished().await?).await?;
         node.until_page("chart-cut-web", words).await?;

@@ -13,6 +13,7 @@
 
 mod bad_input;
 mod bed;
+mod bundle;
 mod certificates;
 mod clocks;
 mod cluster;

@@ -179,6 +179,9 @@ pub struct Kube {
     pub sync_image: Option<String>,
     /// Image of `baetyl-helm`, for applications of type helm; nothing = these are refused.
     pub helm_image: Option<String>,
+    /// Image of `baetyl-init`, which clears away what a Helm that was killed left, so that the next one works; nothing = the
+    /// application has to be deleted then.
+    pub init_image: Option<String>,
     /// Names of Secrets in the namespaces of applications with which our own images are pulled.
     pub pull_secrets: Vec<String>,
     /// Resources that device plugins offer, by the path of the device they stand for.
@@ -200,6 +203,7 @@ impl Default for Kube {
             context: None,
             sync_image: None,
             helm_image: None,
+            init_image: None,
             pull_secrets: Vec::new(),
             devices: BTreeMap::new(),
             class: None,

@@ -65,6 +65,7 @@ impl Kube {
         let place = Place {
             sync_image: settings.sync_image.clone().unwrap_or_default(),
             helm_image: settings.helm_image.clone().unwrap_or_default(),
+            init_image: settings.init_image.clone().unwrap_or_default(),
             runtimes: config.runtime_images(),
             devices: settings.devices.clone(),
             pull_secrets: settings.pull_secrets.clone(),

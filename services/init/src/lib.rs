@@ -8,6 +8,7 @@ mod config;
 mod key;
 pub mod purge;
 mod ready;
+pub mod release;
 pub mod upgrade;
 
 use std::time::Duration;

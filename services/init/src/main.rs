@@ -20,6 +20,9 @@ enum Cli {
     Run(Run),
     /// Put the core services of this version in the place of those that run; for the Job that engine makes
     Upgrade(Upgrade),
+    /// Forgets that a Helm was at work on a release, for the next one, which would not begin; for the Jobs of Helm
+    /// applications
+    Release(Release),
     /// Removes what an edge node kept in a directory of a machine: the last step of an uninstallation
     Purge {
         /// The directory; it goes with everything in it.
@@ -37,6 +40,16 @@ struct Run {
     /// sha256 of the authority certificate of that server
     #[arg(long)]
     activate_ca_pin: Option<String>,
+}
+
+#[derive(Args)]
+struct Release {
+    /// Namespace of the release
+    #[arg(long)]
+    namespace: String,
+    /// Name of the release
+    #[arg(long)]
+    name: String,
 }
 
 #[derive(Args)]
@@ -101,6 +114,9 @@ fn main() -> ExitCode {
     let args = match Cli::parse() {
         Cli::Run(args) => args,
         Cli::Upgrade(args) => return upgrade(&args),
+        Cli::Release(Release { namespace, name }) => {
+            return baetyl_init::release::main(&namespace, &name);
+        }
         Cli::Purge { dir } => return baetyl_init::purge::main(&dir),
     };
     Service::new("baetyl-init").run(

@@ -66,6 +66,13 @@ impl Bed {
         Ok(())
     }
 
+    /// What `ctr` of the machine's containerd prints about the images of Kubernetes, and does with them.
+    pub(crate) async fn ctr(&self, args: &[&str]) -> Result<String> {
+        let mut command = Command::new(self.path("in"));
+        command.args(["ctr", "-n", "k8s.io"]).args(args);
+        output(command, &format!("ctr {}", args.join(" ")), "").await
+    }
+
     async fn run(&self, name: &str, args: &[&str]) -> Result<String> {
         let mut command = Command::new(script(name));
         command.args(args).env("BED", &self.dir);

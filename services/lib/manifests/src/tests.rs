@@ -167,6 +167,7 @@ fn engine_knows_the_images_that_applications_need_of_us() {
     for (variable, image) in [
         ("BAETYL_ENGINE__KUBE__SYNC_IMAGE", "baetyl-sync"),
         ("BAETYL_ENGINE__KUBE__HELM_IMAGE", "baetyl-helm"),
+        ("BAETYL_ENGINE__KUBE__INIT_IMAGE", "baetyl-init"),
         (
             "BAETYL_ENGINE__RUNTIMES__PYTHON3__IMAGE",
             "baetyl-runtime-python",

@@ -129,6 +129,19 @@ impl CoreObjects {
         self.apply(object, false).await
     }
 
+    /// Forgets the revisions of a release on which a Helm was at work; gives their names. Only for who knows that no Helm is
+    /// at work on it: Helm itself refuses to go on where another seems to be.
+    ///
+    /// # Errors
+    /// In Kubernetes' words.
+    pub async fn forget_pending_release(
+        &self,
+        namespace: &str,
+        release: &str,
+    ) -> Result<Vec<String>, KubeError> {
+        self.0.forget_pending(namespace, release).await
+    }
+
     /// Deletes an object of ours; that there is none is fine.
     ///
     /// # Errors

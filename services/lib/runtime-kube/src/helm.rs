@@ -1,4 +1,5 @@
-//! Taking a chart away again: a Job runs `helm uninstall` to its end before anything else of the application goes.
+//! Taking a chart away again: a Job runs `helm uninstall` to its end before anything else of the application goes. And
+//! clearing away what a Helm left that was killed.
 
 use baetyl_model::workload::WorkloadKey;
 use tokio::time::{Instant, timeout_at};
@@ -14,7 +15,34 @@ use crate::runtime::Cluster;
 use crate::seen::{Controller, Meta, holds};
 use crate::world::What;
 
+/// What Helm calls a release that is being worked on.
+const PENDING: [&str; 3] = ["pending-install", "pending-upgrade", "pending-rollback"];
+
 impl Cluster {
+    /// Forgets the revisions of a release on which a Helm was at work that is no more; gives their names. What it had put
+    /// into the cluster stays, and the next Helm takes it over.
+    pub(crate) async fn forget_pending(
+        &self,
+        namespace: &str,
+        release: &str,
+    ) -> Result<Vec<String>, KubeError> {
+        let mut forgotten = Vec::new();
+        for status in PENDING {
+            let selector = format!("owner=helm,name={release},status={status}");
+            let secrets = self
+                .labelled(&Resource::SECRET, namespace, &selector, None)
+                .await?;
+            for secret in secrets {
+                let deleted = self.delete(&Resource::SECRET, &secret, None).await;
+                deleted.map_err(|error| {
+                    KubeError::from(error).about(format!("Secret {namespace}/{}", secret.name))
+                })?;
+                forgotten.push(secret.name);
+            }
+        }
+        Ok(forgotten)
+    }
+
     /// Takes away what a version of a Helm application installed, and waits until that is done. Does nothing for other
     /// applications, and for a version after which another one was installed.
     pub(crate) async fn uninstall(

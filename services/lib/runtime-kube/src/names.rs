@@ -34,6 +34,8 @@ pub const APPLY_ACCOUNT: &str = "baetyl-apply";
 pub const OBJECTS_CONTAINER: &str = "baetyl-objects";
 /// Container of the Job of a Helm application.
 pub const HELM_CONTAINER: &str = "baetyl-helm";
+/// Init container of that Job, which clears away what a killed Helm left.
+pub const RELEASE_CONTAINER: &str = "baetyl-release";
 /// The core services. Nothing of an application may be called so in their namespace.
 pub const CORE_NAMES: [&str; 5] = [
     "baetyl-node",

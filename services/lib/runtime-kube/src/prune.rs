@@ -195,7 +195,7 @@ impl Cluster {
     }
 
     /// Metadata of all objects of a kind that carry labels.
-    async fn labelled(
+    pub(crate) async fn labelled(
         &self,
         resource: &Resource,
         namespace: &str,

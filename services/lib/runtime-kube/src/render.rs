@@ -71,6 +71,8 @@ pub struct Place {
     pub sync_image: String,
     /// Image that runs Helm. Empty: there is none.
     pub helm_image: String,
+    /// Image with `baetyl-init release`, for the init container that clears away what a killed Helm left. Empty: there is none.
+    pub init_image: String,
     /// Images of function runtimes by id, e.g. `python3`.
     pub runtimes: BTreeMap<String, String>,
     /// Resources that device plugins offer, by the path of the device they stand for.
@@ -94,6 +96,7 @@ impl Default for Place {
         Self {
             sync_image: String::new(),
             helm_image: String::new(),
+            init_image: String::new(),
             runtimes: BTreeMap::new(),
             devices: BTreeMap::new(),
             pull_secrets: Vec::new(),

@@ -2,6 +2,8 @@ use baetyl_model::workload::{WHOLE, WorkloadKey};
 use baetyl_testkit::eventually;
 use serde_json::{Value, json};
 
+use crate::config::KubeConfig;
+use crate::core::CoreObjects;
 use crate::error::ErrorKind;
 use crate::render::Place;
 use crate::runtime::KubeRuntime;
@@ -168,4 +170,30 @@ async fn a_chart_in_a_namespace_of_others_is_found_by_the_secret_of_its_applicat
     eventually!(args(&fake).contains(&"--namespace=shop".to_owned()));
     end(&fake, "Complete");
     taking.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn what_a_killed_helm_was_at_work_on_is_forgotten_and_nothing_else() {
+    let fake = Fake::default();
+    installed(&fake, None, &["1", "2"]);
+    let release = |number: u8, name: &str, status: &str| {
+        let labels = json!({"owner": "helm", "name": name, "status": status});
+        let secret = format!("sh.helm.release.v1.{name}.v{number}");
+        json!({"metadata": {"name": secret, "namespace": "baetyl-edge", "labels": labels}})
+    };
+    let secrets = list("Secret");
+    for (number, name, status) in [
+        (3, "chart", "deployed"),
+        (4, "chart", "pending-upgrade"),
+        (1, "other", "pending-install"),
+    ] {
+        fake.set(&secrets, release(number, name, status));
+    }
+    let objects = CoreObjects::over(fake.api(), KubeConfig::default());
+    let forgotten = objects.forget_pending_release("baetyl-edge", "chart").await;
+    assert_eq!(forgotten.unwrap(), ["sh.helm.release.v1.chart.v4"]);
+    let writes = format!("DELETE {secrets}/sh.helm.release.v1.chart.v4");
+    assert_eq!(fake.writes(), [writes]);
+    let again = objects.forget_pending_release("baetyl-edge", "chart").await;
+    assert!(again.unwrap().is_empty());
 }

@@ -59,9 +59,10 @@ pub(super) fn render(mut build: Build<'_>) -> Result<Rendered, RenderError> {
         mounts.push(values_mount(&mut build, &mut volumes, values)?);
         args.push(format!("--values={VALUES}/{values}"));
     }
-    let init = staging::containers(&build, &mut volumes)?;
+    let mut init = staging::containers(&build, &mut volumes)?;
     let place = build.request.place;
     let policy = build.pull_policy("");
+    init.extend(clearing(&build, namespace, policy));
     let spec = pod(place, policy, &args, mounts)?
         .given("imagePullSecrets", build.pull_secrets()?)
         .given("initContainers", init)
@@ -182,6 +183,45 @@ fn values_mount(
     volumes::mount_configuration(build, volumes, volume, &body.name, VALUES)
 }
 
+/// Helm refuses to work on a release that another is at work on. One that was killed, by a power cut for example, is at
+/// work for ever as far as Helm knows: right before Helm begins, when no other can be at work, that is cleared away.
+fn clearing(build: &Build<'_>, namespace: &str, policy: &str) -> Option<Value> {
+    let image = build.request.place.init_image.as_str();
+    if image.is_empty() {
+        return None;
+    }
+    let args = [
+        "release".to_owned(),
+        format!("--namespace={namespace}"),
+        format!("--name={}", build.name),
+    ];
+    let container = Fields::new()
+        .with("name", names::RELEASE_CONTAINER)
+        .with("image", image)
+        .with("imagePullPolicy", policy)
+        .with("args", args)
+        .with("terminationMessagePolicy", "FallbackToLogsOnError")
+        .with(
+            "resources",
+            json!({
+                "requests": {"cpu": "10m", "memory": "16Mi"},
+                "limits": {"memory": "64Mi"}
+            }),
+        )
+        .with("securityContext", security());
+    Some(container.into())
+}
+
+fn security() -> Value {
+    json!({
+        "runAsNonRoot": true,
+        "readOnlyRootFilesystem": true,
+        "allowPrivilegeEscalation": false,
+        "capabilities": {"drop": ["ALL"]},
+        "seccompProfile": {"type": "RuntimeDefault"}
+    })
+}
+
 fn pod(
     place: &Place,
     policy: &str,
@@ -203,16 +243,7 @@ fn pod(
         .with("volumeMounts", mounts)
         // Helm's last words are the reason in the report.
         .with("terminationMessagePolicy", "FallbackToLogsOnError")
-        .with(
-            "securityContext",
-            json!({
-                "runAsNonRoot": true,
-                "readOnlyRootFilesystem": true,
-                "allowPrivilegeEscalation": false,
-                "capabilities": {"drop": ["ALL"]},
-                "seccompProfile": {"type": "RuntimeDefault"}
-            }),
-        );
+        .with("securityContext", security());
     Ok(Fields::new()
         .with("restartPolicy", "Never")
         .with("serviceAccountName", names::APPLY_ACCOUNT)
@@ -225,6 +256,8 @@ fn job(spec: Fields, labels: &std::collections::BTreeMap<String, String>) -> Fie
     let template = json!({"metadata": {"labels": labels}, "spec": Value::from(spec)});
     let spec = Fields::new()
         .with("backoffLimit", TRIES)
+        // Two are never at work at once.
+        .with("podReplacementPolicy", "Failed")
         .with("template", template);
     Fields::new().with("spec", spec)
 }

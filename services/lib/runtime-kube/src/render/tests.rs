@@ -47,6 +47,7 @@ fn place() -> Place {
     Place {
         sync_image: "registry.example/baetyl-sync:1.0".to_owned(),
         helm_image: "registry.example/baetyl-helm:1.0".to_owned(),
+        init_image: "registry.example/baetyl-init:1.0".to_owned(),
         runtimes: BTreeMap::from([(
             "python3".to_owned(),
             "registry.example/baetyl-runtime-python:1.0".to_owned(),

@@ -201,3 +201,27 @@ fn a_chart_is_taken_away_by_a_job_of_the_same_name() {
     );
     assert!(uninstall(&installed.key, "shop-ns", &Place::default()).is_err());
 }
+
+#[test]
+fn what_a_killed_helm_left_is_cleared_away_right_before_helm_begins() {
+    let job = |place: &Place| {
+        let rendered = cases()["helm"].render_at(place).unwrap();
+        let mut objects = rendered.objects.iter();
+        let job = objects.find(|object| object.kind == "Job").unwrap();
+        job.body["spec"].clone()
+    };
+    let spec = job(&place());
+    assert_eq!(spec["podReplacementPolicy"], "Failed");
+    let pod = &spec["template"]["spec"];
+    let last = pod["initContainers"].as_array().unwrap().last().unwrap();
+    assert_eq!(last["name"], "baetyl-release");
+    assert_eq!(last["image"], "registry.example/baetyl-init:1.0");
+    let namespace = &pod["containers"][0]["args"][4];
+    assert_eq!(last["args"], json!(["release", namespace, "--name=shop"]));
+    let without = Place {
+        init_image: String::new(),
+        ..place()
+    };
+    let spec = job(&without).to_string();
+    assert!(!spec.contains("baetyl-release"), "{spec}");
+}
