@@ -197,7 +197,7 @@ async fn what_others_change_is_put_right_and_what_is_not_ours_is_left_alone() ->
 
     // Somebody deletes ours, one after the other.
     let config = baetyl_tests::apps::config("missed", &[("greeting", "hello")]);
-    node.rest.post("/v1/configs", &config).await?;
+    node.make("configs", &config).await?;
     let mut web = web(&node, "missed", "missed");
     web["volumes"] = json!([{"name": "conf", "config": {"name": "missed"}}]);
     web["services"][0]["volumeMounts"] = json!([{"name": "conf", "mountPath": "/conf"}]);

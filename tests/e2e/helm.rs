@@ -64,7 +64,8 @@ impl Chart<'_> {
             "labels": {"baetyl-config-type": "baetyl-helm-tar"},
             "data": [{"key": self.file(), "value": value}],
         });
-        self.put_config(&config).await
+        self.node.make("configs", &config).await?;
+        Ok(())
     }
 
     /// The chart, packed as Helm does.
@@ -102,17 +103,7 @@ impl Chart<'_> {
         let name = format!("{}-values", self.name);
         let mut config = baetyl_tests::apps::config(&name, &[("values.yaml", &values.to_string())]);
         config["labels"] = json!({"baetyl-config-type": "baetyl-helm-value"});
-        self.put_config(&config).await
-    }
-
-    async fn put_config(&self, config: &Value) -> Result<()> {
-        let name = config["name"].as_str().context("a name")?;
-        let path = format!("/v1/configs/{name}");
-        let rest = &self.node.rest;
-        let written = rest.json(http::Method::PUT, &path, config).await?;
-        if !written.status.is_success() {
-            rest.post("/v1/configs", config).await?;
-        }
+        self.node.make("configs", &config).await?;
         Ok(())
     }
 

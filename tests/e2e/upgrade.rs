@@ -115,7 +115,7 @@ async fn upgrades(node: &Node, bed: &Bed) -> Result<()> {
 async fn create_function(node: &Node) -> Result<Value> {
     let code = "def handler(event, context):\n    return event\n";
     let config = baetyl_tests::apps::config("of-ours-code", &[("f.py", code)]);
-    node.rest.post("/v1/configs", &config).await?;
+    node.make("configs", &config).await?;
     let app = json!({
         "name": "of-ours", "type": "function", "mode": "kube", "selector": SELECTOR,
         "services": [{

@@ -120,21 +120,20 @@ struct Other {
     tree: Tree,
 }
 
-/// buildah with stores of its own, one for each architecture: it finds layers that targets share by what is in them, not by
-/// platform.
+/// buildah with a store of its own.
 struct Buildah {
     dir: PathBuf,
     stamp: Stamp,
 }
 
 impl Buildah {
-    fn command(&self, arch: Arch) -> Command {
+    fn command(&self) -> Command {
         let mut command = run::command("buildah");
         command
             .arg("--root")
-            .arg(self.dir.join(arch.dir()).join("store"))
+            .arg(self.dir.join("store"))
             .arg("--runroot")
-            .arg(self.dir.join(arch.dir()).join("run"))
+            .arg(self.dir.join("run"))
             .args(["--storage-driver", "vfs"]);
         command
     }
@@ -142,7 +141,7 @@ impl Buildah {
     /// Builds one target for one platform. One command each: versions of buildah mix up variants otherwise.
     fn build(&self, image: &Image, arch: Arch, binaries: &str) -> Result<Other> {
         let name = format!("localhost/{}:check", image.name);
-        let mut build = self.command(arch);
+        let mut build = self.command();
         build
             .args([
                 "build",
@@ -152,7 +151,8 @@ impl Buildah {
                 "--format",
                 "oci",
             ])
-            .args(["--layers", "--network", "host"])
+            // The layers that several targets share are found again by what is in them, not by platform: kept apart.
+            .args(["--layers=false", "--network", "host"])
             .args(["--platform", &format!("linux/{arch}")])
             .args(["--target", image.name, "--tag", &name])
             .args(["--build-arg", &format!("BINARIES={binaries}")])
@@ -174,17 +174,17 @@ impl Buildah {
             "builder" => run::loud(&mut build)?,
             _ => drop(run::quiet(&mut build)?),
         }
-        self.read(&name, arch)
+        self.read(&name)
     }
 
     /// Takes an image out of the store.
-    fn read(&self, name: &str, arch: Arch) -> Result<Other> {
+    fn read(&self, name: &str) -> Result<Other> {
         let out = self.dir.join("out");
         if out.exists() {
             fs::remove_dir_all(&out)?;
         }
         let to = format!("oci:{}:check", out.display());
-        run::quiet(self.command(arch).args(["push", "--quiet", name, &to]))?;
+        run::quiet(self.command().args(["push", "--quiet", name, &to]))?;
         let (content, tops) = layout::read(&out)?;
         let [top] = &tops[..] else {
             bail!("buildah gives {} images for one", tops.len());
@@ -205,15 +205,15 @@ impl Buildah {
         arch: Arch,
         settings: &[(&str, &str)],
     ) -> Result<()> {
-        let container = run::quiet(self.command(arch).args(["from", "scratch"]))?;
+        let container = run::quiet(self.command().args(["from", "scratch"]))?;
         let container = String::from_utf8(container)?.trim().to_owned();
         run::quiet(
-            self.command(arch)
+            self.command()
                 .args(["add", "--quiet", &container])
                 .arg(archive)
                 .arg("/"),
         )?;
-        let mut config = self.command(arch);
+        let mut config = self.command();
         config.args(["config", "--arch", arch.oci()]);
         if let Some(variant) = arch.variant() {
             config.args(["--variant", variant]);
@@ -223,7 +223,7 @@ impl Buildah {
         }
         run::quiet(config.arg(&container))?;
         run::quiet(
-            self.command(arch)
+            self.command()
                 .args(["commit", "--quiet", "--rm", &container, name]),
         )?;
         Ok(())
