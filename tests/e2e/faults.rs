@@ -292,7 +292,7 @@ async fn is_put_back(node: &Node, kind: &str, name: &str) -> Result<()> {
         },
     )
     .await?;
-    eprintln!("{kind} {name} was put back in {:.1?}", began.elapsed());
+    println!("{kind} {name} was put back in {:.1?}", began.elapsed());
     Ok(())
 }
 

@@ -253,7 +253,15 @@ fn build_images(options: &Kube) -> Result<()> {
     let how = if options.figures {
         &["--profile", "release"][..]
     } else {
-        &["--profile", "images-ci", "--features", ci::TEST_FEATURES]
+        // As continuous integration builds them before.
+        &[
+            "--profile",
+            "images-ci",
+            "--features",
+            ci::TEST_FEATURES,
+            "--compression",
+            "zstd-quick",
+        ]
     };
     let args = [&["xtask", "images", "--only"], &IMAGES[..], how].concat();
     ci::sh("cargo", &args, &[])
