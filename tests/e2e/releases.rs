@@ -89,7 +89,13 @@ async fn what_is_out_of_memory_says_so() -> Result<()> {
 #[tokio::test]
 async fn old_pods_serve_until_the_new_ones_are_ready_and_nothing_is_lost() -> Result<()> {
     let node = Node::shared().await?;
-    let mut app = node.run(&web(&node, "steady", "round")).await?;
+    let mut app = web(&node, "steady", "round");
+    // As a server does that loses nothing: it goes on for the moment until its Service no longer sends anybody to it.
+    let script = app["services"][0]["args"][0].as_str().context("a script")?;
+    let lingers = script.replace("'exit 0' TERM", "'busybox sleep 3; exit 0' TERM");
+    ensure!(lingers != script, "{script}");
+    app["services"][0]["args"] = json!([lingers]);
+    let mut app = node.run(&app).await?;
     node.until_page("steady", "round").await?;
     for round in ["1", "2"] {
         set_env(&mut app, "ROUND", round);
