@@ -78,7 +78,7 @@ async fn configurations_and_secrets_are_files_and_a_change_of_them_is_a_version(
 #[tokio::test]
 async fn directories_of_the_machine_and_claims_keep_what_is_written() -> Result<()> {
     let node = Node::shared().await?;
-    let claim = match node.cluster.bed() {
+    let claim = match node.cluster.bed_if_any() {
         Some(_) => volume_of_the_bed(),
         None => String::new(),
     };
@@ -108,7 +108,7 @@ async fn directories_of_the_machine_and_claims_keep_what_is_written() -> Result<
         let script = format!("cat /{dir}/file 2>/dev/null || true");
         ensure!(node.sh("keeper", &script).await? == wanted, "{dir}");
     }
-    if let Some(bed) = node.cluster.bed() {
+    if let Some(bed) = node.cluster.bed_if_any() {
         let there = bed.path("lib/host/e2e/keeper/file");
         ensure!(
             there.exists(),

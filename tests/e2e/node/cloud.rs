@@ -29,7 +29,7 @@ impl Cloud {
         Ok(Self {
             objects: cluster.objects_in(NAMESPACE),
             all: cluster.objects(),
-            directory: cluster.bed().map(|bed| bed.path("cloud")),
+            directory: cluster.bed_if_any().map(|bed| bed.path("cloud")),
             registry: cluster.registry()?,
         })
     }
