@@ -36,6 +36,8 @@ async fn a_stateful_set_has_names_that_stay_and_a_headless_service() -> Result<(
     let mut app = web(&node, "ordered", "ordered");
     app["workload"] = json!("statefulset");
     app["replica"] = json!(2);
+    // They are replaced one after the other.
+    app["labels"]["baetyl-progress-deadline"] = json!("60s");
     let app = node.run(&app).await?;
     let names: Vec<String> = node.lives("ordered").await?.into_keys().collect();
     ensure!(names == ["ordered-0", "ordered-1"], "{names:?}");
