@@ -5,16 +5,7 @@ use baetyl_tests::wait::until_within;
 use serde_json::Value;
 
 use crate::cluster::Bed;
-use crate::node::{NODE, Node, PATIENCE, SYSTEM, USERS, VERSION};
-
-/// Images that Pods of the core have.
-const IMAGES: [&str; 5] = [
-    "baetyl-init",
-    "baetyl-node",
-    "baetyl-sync",
-    "baetyl-engine",
-    "baetyl-function-proxy",
-];
+use crate::node::{CORE_IMAGES, NODE, Node, PATIENCE, SYSTEM, USERS, VERSION};
 
 #[tokio::test]
 async fn a_bundle_makes_a_node_without_a_registry() -> Result<()> {
@@ -38,7 +29,7 @@ async fn a_bundle_makes_a_node_without_a_registry() -> Result<()> {
 /// Makes `shop.tar` and looks what is in it.
 async fn make_bundle(node: &Node, bed: &Bed) -> Result<()> {
     let registry = node.cluster.registry()?;
-    let names = IMAGES.map(|image| format!("{registry}/baetyl/{image}:{VERSION}"));
+    let names = CORE_IMAGES.map(|image| format!("{registry}/baetyl/{image}:{VERSION}"));
     let all = node.file("images.tar", "")?.display().to_string();
     let mut export = vec!["images", "export", &all];
     export.extend(names.iter().map(String::as_str));
@@ -82,7 +73,7 @@ async fn take_away(node: &Node) -> Result<()> {
 }
 
 async fn install_from_bundle(node: &Node, bed: &Bed) -> Result<()> {
-    let is_ours = |name: &&str| IMAGES.iter().any(|image| name.contains(image));
+    let is_ours = |name: &&str| CORE_IMAGES.iter().any(|image| name.contains(image));
     let there = bed.ctr(&["images", "ls", "-q"]).await?;
     let there: Vec<&str> = there.lines().filter(is_ours).collect();
     bed.ctr(&[&["images", "rm", "--sync"], there.as_slice()].concat())

@@ -39,6 +39,14 @@ pub(crate) const CORE: [&str; 4] = [
     "baetyl-engine",
     "baetyl-function",
 ];
+/// Images that Pods of the core have.
+pub(crate) const CORE_IMAGES: [&str; 5] = [
+    "baetyl-init",
+    "baetyl-node",
+    "baetyl-sync",
+    "baetyl-engine",
+    "baetyl-function-proxy",
+];
 /// Version of everything of ours.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 

@@ -8,7 +8,7 @@ use baetyl_tests::wait::{until_paced, until_within};
 use serde_json::{Value, json};
 
 use crate::cluster::Bed;
-use crate::node::{CORE, NODE, Node, PATIENCE, PAUSE, SELECTOR, SYSTEM, VERSION, web};
+use crate::node::{CORE, CORE_IMAGES, NODE, Node, PATIENCE, PAUSE, SELECTOR, SYSTEM, VERSION, web};
 
 /// Works as well.
 const OTHER: &str = concat!(env!("CARGO_PKG_VERSION"), "-other");
@@ -19,15 +19,8 @@ const ABSENT: &str = concat!(env!("CARGO_PKG_VERSION"), "-absent");
 /// Versions the cloud knows besides its own.
 pub(crate) const OTHERS: [&str; 3] = [OTHER, BROKEN, ABSENT];
 
-/// Images of which a node that is upgraded needs the new version.
-const IMAGES: [&str; 6] = [
-    "baetyl-init",
-    "baetyl-node",
-    "baetyl-sync",
-    "baetyl-engine",
-    "baetyl-function-proxy",
-    "baetyl-runtime-python",
-];
+/// Image of a function's Pods, which change with the core.
+const RUNTIME: &str = "baetyl-runtime-python";
 
 /// How long engine lets an upgrade take in this test, put back included each time, and how long its Job to get to work:
 /// one of ten minutes and one of five are more than a test can wait for.
@@ -51,7 +44,7 @@ async fn the_core_gets_another_version_and_its_own_again_and_applications_go_on(
 }
 
 async fn push_versions(bed: &Bed) -> Result<()> {
-    for image in IMAGES {
+    for image in CORE_IMAGES.into_iter().chain([RUNTIME]) {
         let layout = bed.layout(image);
         let name = |version: &str| format!("baetyl/{image}:{version}");
         bed.push(&layout, &name(OTHER)).await?;

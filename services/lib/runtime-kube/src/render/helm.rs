@@ -201,13 +201,7 @@ fn clearing(build: &Build<'_>, namespace: &str, policy: &str) -> Option<Value> {
         .with("imagePullPolicy", policy)
         .with("args", args)
         .with("terminationMessagePolicy", "FallbackToLogsOnError")
-        .with(
-            "resources",
-            json!({
-                "requests": {"cpu": "10m", "memory": "16Mi"},
-                "limits": {"memory": "64Mi"}
-            }),
-        )
+        .with("resources", staging::resources())
         .with("securityContext", security());
     Some(container.into())
 }

@@ -143,13 +143,7 @@ fn container(build: &Build<'_>, volumes: &mut Volumes, index: usize, entry: &Ent
         .with("volumeMounts", mounts)
         // Its last words are the reason in the report.
         .with("terminationMessagePolicy", "FallbackToLogsOnError")
-        .with(
-            "resources",
-            json!({
-                "requests": {"cpu": "10m", "memory": "16Mi"},
-                "limits": {"memory": "64Mi"}
-            }),
-        )
+        .with("resources", resources())
         // Root owns the directory on the machine; nothing else of root is needed.
         .with(
             "securityContext",
@@ -163,4 +157,12 @@ fn container(build: &Build<'_>, volumes: &mut Volumes, index: usize, entry: &Ent
             }),
         )
         .into()
+}
+
+/// What a container of ours needs that prepares a Pod.
+pub(super) fn resources() -> Value {
+    json!({
+        "requests": {"cpu": "10m", "memory": "16Mi"},
+        "limits": {"memory": "64Mi"}
+    })
 }
