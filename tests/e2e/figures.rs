@@ -24,7 +24,7 @@ const APPS: usize = 50;
 const ENGINE: &str = "system:serviceaccount:baetyl-edge-system:baetyl-engine";
 
 #[tokio::test]
-#[ignore = "takes forty minutes; cargo xtask bench kube runs it"]
+#[ignore = "takes more than half an hour; cargo xtask bench kube runs it"]
 async fn figures_of_kube_mode() -> Result<()> {
     let node = Node::alone().await?;
     changes(&node).await?;
